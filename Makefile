@@ -1,0 +1,49 @@
+# One command each: `make book` builds the course, `make test` checks it.
+# Everything is installed into .venv here; nothing else on the machine is touched.
+
+# The first of these that runs and fits; python3 itself, if none does, to say why.
+FITS = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(or $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c '$(FITS)' 2>/dev/null && echo $$p && break; done),python3)
+RUN = .venv/bin/python -m
+
+.PHONY: help book test execute lint format lock repository colab clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+# Made again whenever the lock or the package's declaration changes.
+.venv/installed: requirements.lock pyproject.toml
+	@$(PYTHON) tools/install.py
+
+book: .venv/installed  ## Build the book into _build/html
+	@$(RUN) tools.book
+
+test: .venv/installed  ## Test the package and re-run every notebook against its stored outputs
+	@$(RUN) tools.check
+
+execute: .venv/installed  ## Run notebooks and store their outputs: all, or NB="path ..."
+	@$(RUN) tools.execute $(NB)
+
+lint: .venv/installed  ## Check style and spelling
+	@$(RUN) ruff check .
+	@$(RUN) ruff format --check .
+	@.venv/bin/codespell
+	@echo "Style and spelling are fine."
+
+format: .venv/installed  ## Format the code, notebooks included
+	@$(RUN) ruff check --fix .
+	@$(RUN) ruff format .
+
+lock: .venv/installed  ## Make requirements.lock and environment.yml anew from pyproject.toml
+	@$(RUN) tools.lock
+
+repository: .venv/installed  ## Set the repository's address everywhere: URL=https://github.com/owner/name
+	@$(RUN) tools.repository "$(URL)"
+
+colab:  ## Run all notebooks with Colab's versions of TensorFlow, Keras, NumPy and matplotlib
+	@$(PYTHON) tools/colab.py
+
+clean:  ## Remove what was built and installed
+	rm -rf _build .venv .venv-colab build *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +

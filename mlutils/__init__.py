@@ -1,0 +1,34 @@
+"""mlutils: the methods of meta-learning behind the course *Learning to Learn*.
+
+Every few-shot method is one thing here: *adapt on a support set, then predict
+on queries*.  Public names are importable from ``mlutils``.
+"""
+
+from mlutils import _tensorflow  # noqa: F401, I001  must come first: it silences the import
+
+from mlutils import data, plot
+from mlutils.episodes import Episode
+from mlutils.evaluation import Score, controls, evaluate
+from mlutils.exercises import judge
+from mlutils.learner import MetaLearner
+from mlutils.maml import MAML
+from mlutils.networks import BatchNorm, conv4, mlp
+from mlutils.session import setup
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MAML",
+    "BatchNorm",
+    "Episode",
+    "MetaLearner",
+    "Score",
+    "controls",
+    "conv4",
+    "data",
+    "evaluate",
+    "judge",
+    "mlp",
+    "plot",
+    "setup",
+]

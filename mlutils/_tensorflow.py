@@ -1,0 +1,36 @@
+"""Import TensorFlow without its start-up lines.
+
+While it is imported, TensorFlow writes lines that hold times and process ids to
+file descriptor 2, whatever ``TF_CPP_MIN_LOG_LEVEL`` says.
+In a notebook they would land in the outputs and differ on every run.
+So the descriptor is redirected during the import; if the import fails, what was
+written is shown after all.
+"""
+
+import os
+import sys
+import tempfile
+
+
+def import_quietly():
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as lines:
+        os.dup2(lines.fileno(), 2)
+        try:
+            import tensorflow
+
+            # Looking for devices writes a line too, on a machine without a GPU.
+            tensorflow.config.list_physical_devices()
+        except BaseException:
+            os.dup2(saved, 2)
+            lines.seek(0)
+            sys.stderr.write(lines.read().decode(errors="replace"))
+            raise
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+import_quietly()

@@ -1,0 +1,50 @@
+"""Sinusoid regression, the first experiment of the MAML paper."""
+
+import math
+
+import tensorflow as tf
+
+from mlutils.episodes import Episode
+
+AMPLITUDE = (0.1, 5.0)
+PHASE = (0.0, math.pi)
+X = (-5.0, 5.0)
+
+
+def sinusoids(shots=10, queries=10, meta_batch=25, seed=0):
+    """Endless batches of tasks ``y = amplitude * sin(x - phase)``.
+
+    Each task draws its amplitude from U[0.1, 5] and its phase from U[0, pi]; x is
+    drawn from U[-5, 5], separately for support and query set; no noise
+    (Finn, Abbeel & Levine 2017, section 5.1).
+
+    Args:
+        shots: K, support points per task.
+        queries: query points per task.
+        meta_batch: tasks per batch.
+        seed: the same seed gives the same batches, each time they are iterated.
+
+    Returns:
+        A ``tf.data.Dataset`` of ``((support_x, support_y, query_x), query_y)``, float32,
+        of shapes ``(meta_batch, shots, 1)`` and ``(meta_batch, queries, 1)``.
+
+    Raises:
+        ValueError: if a size is not a positive integer.
+    """
+    for name, size in (("shots", shots), ("queries", queries), ("meta_batch", meta_batch)):
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ValueError(f"{name} must be a positive integer, got {size!r}.")
+
+    def sample(index):
+        def uniform(stream, shape, bounds):
+            seeds = tf.stack([tf.constant(seed, tf.int64) + stream * 2**32, index])
+            return tf.random.stateless_uniform(shape, seeds, *bounds)
+
+        amplitude = uniform(0, (meta_batch, 1, 1), AMPLITUDE)
+        phase = uniform(1, (meta_batch, 1, 1), PHASE)
+        x = uniform(2, (meta_batch, shots + queries, 1), X)
+        y = amplitude * tf.sin(x - phase)
+        return Episode(x[:, :shots], y[:, :shots], x[:, shots:], y[:, shots:]).element
+
+    # One thread per map: a batch takes microseconds, and order stays fixed.
+    return tf.data.Dataset.counter().map(sample).prefetch(tf.data.AUTOTUNE)

@@ -1,0 +1,81 @@
+"""One task's data: the examples to adapt on, and those to be judged on."""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+
+class Episode(NamedTuple):
+    """A task's support set S and query set Q.
+
+    Shapes are for one task; a batch of tasks adds one leading axis to all four.
+    For classification the labels are integers 0..N-1.
+
+    Attributes:
+        support_x: ``(S, ...)``, the inputs to adapt on.
+        support_y: ``(S, ...)``, their targets.
+        query_x: ``(Q, ...)``, the inputs to predict.
+        query_y: ``(Q, ...)``, their targets.
+    """
+
+    support_x: tf.Tensor
+    support_y: tf.Tensor
+    query_x: tf.Tensor
+    query_y: tf.Tensor
+
+    @property
+    def element(self):
+        """``((support_x, support_y, query_x), query_y)``: what Keras's ``fit`` takes."""
+        return (self.support_x, self.support_y, self.query_x), self.query_y
+
+    @classmethod
+    def from_element(cls, element):
+        """The episode of ``((support_x, support_y, query_x), query_y)``, or of an episode.
+
+        Raises:
+            ValueError: if ``element`` is neither.
+        """
+        if isinstance(element, cls):
+            return element
+        try:
+            (support_x, support_y, query_x), query_y = element
+        except (TypeError, ValueError):
+            raise ValueError(
+                "An element of a dataset of episodes is an Episode or "
+                "((support_x, support_y, query_x), query_y); got "
+                f"{describe(element)}."
+            ) from None
+        return cls(support_x, support_y, query_x, query_y)
+
+
+def describe(value):
+    """A short description of a nest of tensors, for error messages."""
+    if isinstance(value, (tuple, list)):
+        return "(" + ", ".join(describe(v) for v in value) + ")"
+    if hasattr(value, "shape"):
+        return f"{type(value).__name__} of shape {tuple(value.shape)}"
+    return type(value).__name__
+
+
+def check_support(support_x, support_y):
+    """Raise if the support set of one task has no examples or not one target each."""
+    x, y = tf.TensorShape(support_x.shape), tf.TensorShape(support_y.shape)
+    if x.rank == 0 or y.rank == 0 or x[0] == 0 or not x[:1].is_compatible_with(y[:1]):
+        raise ValueError(
+            f"support_x has shape {x} and support_y {y}; the first axis counts the "
+            "examples of one task: it must be at least 1 and the same in both."
+        )
+
+
+def check_batch(support_x, support_y, query_x):
+    """Raise if the three do not hold the same number of tasks."""
+    shapes = [tf.TensorShape(value.shape) for value in (support_x, support_y, query_x)]
+    if any(s.rank is not None and s.rank < 2 for s in shapes) or not (
+        shapes[0][:2].is_compatible_with(shapes[1][:2])
+        and shapes[0][:1].is_compatible_with(shapes[2][:1])
+    ):
+        raise ValueError(
+            f"support_x, support_y and query_x have shapes {shapes[0]}, {shapes[1]} and "
+            f"{shapes[2]}; allowed are (tasks, S, ...), (tasks, S, ...) and (tasks, Q, ...). "
+            "For one task use adapt(support_x, support_y)."
+        )

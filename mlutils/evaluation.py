@@ -1,0 +1,279 @@
+"""Scores with intervals, and the controls that every result is shown beside."""
+
+import math
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mlutils.episodes import Episode
+from mlutils.networks import predict_with
+
+
+class Score:
+    """A score's values on each of a number of tasks.
+
+    Attributes:
+        values: array ``(tasks,)``, one value per task.
+        tasks: their number.
+        mean: their mean.
+        median: their median; unlike the mean, it does not move when a few tasks diverge.
+        ci95: half the width of the 95 % confidence interval of the mean, 1.96 standard
+            errors; NaN for a single task.
+        percent: whether ``str`` shows percent (accuracies) or the bare number (losses).
+
+    Raises:
+        ValueError: if ``values`` is not one-dimensional or empty.
+    """
+
+    def __init__(self, values, percent=False):
+        self.values = np.asarray(values, dtype=np.float64)
+        if self.values.ndim != 1 or self.values.size == 0:
+            raise ValueError(
+                f"values must be one number per task, at least one; got shape {self.values.shape}."
+            )
+        self.percent = percent
+
+    @property
+    def tasks(self):
+        return self.values.size
+
+    @property
+    def mean(self):
+        return float(self.values.mean())
+
+    @property
+    def median(self):
+        return float(np.median(self.values))
+
+    @property
+    def ci95(self):
+        if self.tasks == 1:
+            return math.nan
+        return float(1.96 * self.values.std(ddof=1) / math.sqrt(self.tasks))
+
+    def __str__(self):
+        if self.percent:
+            return f"{100 * self.mean:.1f} ± {100 * self.ci95:.1f} % ({self.tasks} tasks)"
+        return f"{self.mean:.2f} ± {self.ci95:.2f} ({self.tasks} tasks)"
+
+    def __repr__(self):
+        return f"Score({self})"
+
+
+def accuracy(query_y, predictions):
+    """The share of queries right per task: ``(tasks, Q)``, ``(tasks, Q, N)`` -> ``(tasks,)``."""
+    guesses = tf.argmax(predictions, axis=-1, output_type=query_y.dtype)
+    return tf.reduce_mean(tf.cast(guesses == query_y, tf.float32), axis=1)
+
+
+def mean_squared_error(query_y, predictions):
+    """The mean squared error per task: two times ``(tasks, Q, ...)`` -> ``(tasks,)``."""
+    squares = tf.square(predictions - query_y)
+    return tf.reduce_mean(squares, axis=list(range(1, len(squares.shape))))
+
+
+METRICS = {"accuracy": accuracy, "mse": mean_squared_error}
+
+
+def evaluate(learner, episodes, tasks=600, metric=None, **adapt_options):
+    """Score a learner on new tasks.
+
+    Args:
+        learner: a ``MetaLearner``.
+        episodes: an iterable of batches ``((support_x, support_y, query_x), query_y)``, such
+            as ``mlutils.data.sinusoids()``, or of batched ``Episode``.
+        tasks: how many tasks to score on, the first ones of ``episodes``.
+        metric: ``"accuracy"`` or ``"mse"``; by default the first for integer labels, else
+            the second.
+        **adapt_options: passed to ``learner.adapt``, for example ``steps=5``.
+
+    Returns:
+        A ``Score``.
+
+    Raises:
+        ValueError: if ``episodes`` ends before ``tasks`` tasks, for an unknown ``metric``, or
+            if the predictions' shape does not fit the targets'.
+    """
+    return score(lambda inputs: learner(inputs, **adapt_options), episodes, tasks, metric)
+
+
+def score(predict, episodes, tasks=600, metric=None):
+    """As ``evaluate``, for any ``predict`` from ``(support_x, support_y, query_x)`` to
+    predictions ``(tasks, Q, ...)``."""
+    if isinstance(tasks, bool) or not isinstance(tasks, int) or tasks < 1:
+        raise ValueError(f"tasks must be a positive integer, got {tasks!r}.")
+    if metric not in (None, *METRICS):
+        raise ValueError(f"metric must be one of {sorted(METRICS)} or None, got {metric!r}.")
+
+    @tf.function(reduce_retracing=True)
+    def values_of(episode):
+        inputs, query_y = episode.element
+        predictions = predict(inputs)
+        name = metric or ("accuracy" if query_y.dtype.is_integer else "mse")
+        check_predictions(name, query_y.shape, predictions.shape)
+        return name == "accuracy", METRICS[name](query_y, predictions)
+
+    values, percent = [], False
+    for element in episodes:
+        episode = Episode(*map(tf.convert_to_tensor, Episode.from_element(element)))
+        percent, batch = values_of(episode)
+        values.extend(batch.numpy())
+        if len(values) >= tasks:
+            return Score(values[:tasks], percent=bool(percent))
+    raise ValueError(
+        f"The episodes ended after {len(values)} tasks; {tasks} were asked for (tasks={tasks})."
+    )
+
+
+def check_predictions(name, targets, predictions):
+    """Raise if the shapes could be compared only by broadcasting, which hides mistakes."""
+    expected = targets if name == "mse" else predictions[:-1]
+    given = predictions if name == "mse" else targets
+    if len(given) != len(expected) or not given.is_compatible_with(expected):
+        allowed = "(tasks, Q, N)" if name == "accuracy" else f"that of the targets, {targets}"
+        raise ValueError(
+            f"The predictions have shape {predictions} and the targets {targets}; for metric "
+            f"{name!r} the predictions' shape must be {allowed}."
+        )
+
+
+def controls(learner, episodes, tasks=600, *, model=None, encoder=None, scratch_steps=100, seed=0):
+    """The scores that tell what adaptation by ``learner`` is worth.
+
+    Args:
+        learner: a ``MetaLearner``.
+        episodes: as for ``evaluate``; iterated once per control, so it must give the same
+            tasks each time, as the package's own pipelines do.
+        tasks: how many tasks to score on.
+        model: the network to train from scratch on each support set;
+            ``learner.model`` by default.  It is cloned, not changed.
+        encoder: a pretrained Keras model from inputs to embeddings, for the
+            nearest-centroid control; classification only.
+        scratch_steps: steps of Adam (0.01) when training from scratch.
+        seed: of the shuffles.
+
+    Returns:
+        A dict from the control's name to its ``Score``: ``"no adaptation"`` (absent if the
+        method predicts nothing without a support set), ``"shuffled support labels"``,
+        ``"trained from scratch"`` (absent without a model) and
+        ``"nearest centroid"`` (absent without an encoder).
+
+    Raises:
+        ValueError: as ``evaluate``; with an encoder, if the labels are not integers.
+    """
+    results = {}
+    try:
+        unadapted = learner.unadapted()
+    except NotImplementedError:
+        pass
+    else:
+        results["no adaptation"] = score(lambda inputs: flat(unadapted, inputs[2]), episodes, tasks)
+
+    shuffle = keras.random.SeedGenerator(seed)
+
+    def predict_shuffled(inputs):
+        support_x, support_y, query_x = inputs
+        order = tf.argsort(keras.random.uniform(tf.shape(support_y)[:2], seed=shuffle), axis=1)
+        return learner((support_x, tf.gather(support_y, order, axis=1, batch_dims=1), query_x))
+
+    results["shuffled support labels"] = score(predict_shuffled, episodes, tasks)
+
+    model = model if model is not None else getattr(learner, "model", None)
+    if model is not None:
+        scratch = FromScratch(model, learner.task_loss, scratch_steps)
+        results["trained from scratch"] = score(scratch, episodes, tasks)
+    if encoder is not None:
+        results["nearest centroid"] = score(
+            lambda inputs: nearest_centroid(encoder, *inputs), episodes, tasks
+        )
+    return results
+
+
+def flat(function, x):
+    """Apply ``function`` of ``(batch, ...)`` to ``(tasks, examples, ...)``."""
+    outputs = function(tf.reshape(x, tf.concat([[-1], tf.shape(x)[2:]], 0)))
+    return tf.reshape(outputs, tf.concat([tf.shape(x)[:2], tf.shape(outputs)[1:]], 0))
+
+
+def nearest_centroid(encoder, support_x, support_y, query_x):
+    """Classify each query by the class whose mean embedding is nearest.
+
+    Args:
+        encoder: a Keras model from inputs to embeddings.
+        support_x, support_y, query_x: a batch of tasks, integer labels 0..N-1.
+
+    Returns:
+        Minus the squared distances, ``(tasks, Q, N)``.
+    """
+    if not support_y.dtype.is_integer:
+        raise ValueError(f"An encoder's centroids need integer labels, got {support_y.dtype.name}.")
+
+    def embed(x):
+        return flat(lambda images: encoder(images, training=False), x)
+
+    ways = tf.cast(tf.reduce_max(support_y) + 1, tf.int32)
+    of_class = tf.one_hot(support_y, ways)
+    counts = tf.reduce_sum(of_class, axis=1)[..., tf.newaxis]
+    centroids = tf.einsum("tsn,tsd->tnd", of_class, embed(support_x)) / counts
+    differences = embed(query_x)[:, :, tf.newaxis] - centroids[:, tf.newaxis]
+    return -tf.reduce_sum(tf.square(differences), axis=-1)
+
+
+class FromScratch:
+    """Train a fresh copy of a model on each support set with Adam; predict the queries.
+
+    The copies start from ten random initialisations in turn.
+
+    Args:
+        model: a Keras model to clone.
+        task_loss: from targets and predictions of one task to a scalar.
+        steps: of Adam.
+        learning_rate: of Adam.
+    """
+
+    STARTS = 10
+
+    def __init__(self, model, task_loss, steps=100, learning_rate=0.01):
+        self.task_loss, self.steps, self.learning_rate = task_loss, steps, learning_rate
+        self.model = keras.models.clone_model(model)
+        clones = [keras.models.clone_model(model) for _ in range(self.STARTS)]
+        self.starts = [
+            tf.stack([tf.convert_to_tensor(v) for v in values])
+            for values in zip(*(c.trainable_variables for c in clones), strict=True)
+        ]
+
+    def __call__(self, inputs):
+        support_x, support_y, query_x = inputs
+
+        def loss_of_task(task):
+            weights, x, y = task
+            return self.task_loss(y, predict_with(self.model, weights, x))
+
+        def adam_step(step, weights, means, squares):
+            with tf.GradientTape() as tape:
+                tape.watch(weights)
+                losses = tf.vectorized_map(
+                    loss_of_task, (weights, support_x, support_y), warn=False
+                )
+            gradients = tape.gradient(losses, weights, unconnected_gradients="zero")
+            gradients = [tf.convert_to_tensor(g) for g in gradients]
+            means = [0.9 * m + 0.1 * g for m, g in zip(means, gradients, strict=True)]
+            squares = [0.999 * s + 0.001 * g * g for s, g in zip(squares, gradients, strict=True)]
+            t = tf.cast(step + 1, weights[0].dtype)
+            rate = self.learning_rate * tf.sqrt(1 - 0.999**t) / (1 - 0.9**t)
+            weights = [
+                w - rate * m / (tf.sqrt(s) + 1e-7)
+                for w, m, s in zip(weights, means, squares, strict=True)
+            ]
+            return step + 1, weights, means, squares
+
+        which = tf.range(tf.shape(support_x)[0]) % self.STARTS
+        weights = [tf.gather(start, which) for start in self.starts]
+        zeros = [tf.zeros_like(w) for w in weights]
+        _, weights, _, _ = tf.while_loop(
+            lambda step, *_: step < self.steps, adam_step, (0, weights, zeros, zeros)
+        )
+        return tf.vectorized_map(
+            lambda task: predict_with(self.model, *task), (weights, query_x), warn=False
+        )

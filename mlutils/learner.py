@@ -1,0 +1,116 @@
+"""The one interface of the course: adapt on a support set, then predict on queries."""
+
+import keras
+import tensorflow as tf
+
+from mlutils.episodes import Episode, check_batch
+
+
+class MetaLearner(keras.Model):
+    """Base class of all few-shot learners.
+
+    A subclass defines ``adapt``, for **one** task.
+    Everything else follows: ``call`` maps adapt-then-predict over a batch of tasks,
+    so with elements ``((support_x, support_y, query_x), query_y)`` Keras's own
+    ``compile``, ``fit``, ``evaluate``, callbacks and saving work unchanged, and
+    training minimises the meta-learning objective (equation :eq:`eq-meta-objective`):
+    the mean over tasks of the mean loss on the queries.
+    """
+
+    def adapt(self, support_x, support_y):
+        """Adapt to one task.
+
+        Args:
+            support_x: ``(S, ...)``.
+            support_y: ``(S, ...)``.
+
+        Returns:
+            A predictor, which is a callable from query inputs ``(Q, ...)`` to predictions
+            ``(Q, ...)``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define adapt.")
+
+    def unadapted(self):
+        """The predictor before any support set: the "no adaptation" control.
+
+        Raises:
+            NotImplementedError: if the method cannot predict without a support set.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} makes no prediction without a support set."
+        )
+
+    def call(self, inputs, training=None, **adapt_options):
+        """Adapt to and predict for each task of a batch.
+
+        Args:
+            inputs: ``(support_x, support_y, query_x)`` of shapes ``(tasks, S, ...)``,
+                ``(tasks, S, ...)`` and ``(tasks, Q, ...)``.
+            training: ignored; here for Keras.
+            **adapt_options: passed to ``adapt``.
+
+        Returns:
+            Predictions ``(tasks, Q, ...)``.
+
+        Raises:
+            ValueError: if the shapes do not agree.
+        """
+        support_x, support_y, query_x = (tf.convert_to_tensor(value) for value in inputs)
+        check_batch(support_x, support_y, query_x)
+
+        def one_task(task):
+            support_x, support_y, query_x = task
+            return self.adapt(support_x, support_y, **adapt_options)(query_x)
+
+        return tf.vectorized_map(one_task, (support_x, support_y, query_x), warn=False)
+
+    def task_loss(self, targets, predictions):
+        """The compiled loss as a scalar: its mean over all examples.
+
+        Raises:
+            ValueError: before ``compile``, or if the compiled loss is not a single mean.
+        """
+        loss = getattr(self, "loss", None)
+        if loss is None or isinstance(loss, (dict, list, tuple)):
+            raise ValueError(
+                f"{type(self).__name__} adapts by the loss it is compiled with: call "
+                f'compile(loss=...) with one loss first, for example "mse"; got {loss!r}.'
+            )
+        loss = keras.losses.get(loss)
+        if getattr(loss, "reduction", "mean") not in ("mean", "sum_over_batch_size"):
+            raise ValueError(
+                f"The loss has reduction={loss.reduction!r}; allowed is "
+                '"sum_over_batch_size": both loops use the mean over examples, so that step '
+                "sizes do not depend on their number."
+            )
+        return tf.reduce_mean(loss(targets, predictions))
+
+    def meta_loss(self, episodes):
+        """The mean over tasks of the mean query loss after adaptation, a scalar.
+
+        Args:
+            episodes: an ``Episode`` with a leading axis of tasks, or the same as
+                ``((support_x, support_y, query_x), query_y)``.
+        """
+        inputs, query_y = Episode.from_element(episodes).element
+        predictions = self(inputs)
+        if predictions.shape[:2] != tf.TensorShape(query_y.shape)[:2]:
+            raise ValueError(
+                f"query_y has shape {tuple(query_y.shape)}, the predictions "
+                f"{tuple(predictions.shape)}; tasks and queries (the first two axes) must agree."
+            )
+        return self.task_loss(query_y, predictions)
+
+    def meta_gradients(self, episodes):
+        """The meta-loss of a batch of tasks and its gradient.
+
+        Args:
+            episodes: as for ``meta_loss``.
+
+        Returns:
+            ``(loss, gradients)``: a scalar, and a list aligned with
+            ``trainable_variables``.
+        """
+        with tf.GradientTape() as tape:
+            loss = self.meta_loss(episodes)
+        return loss, tape.gradient(loss, self.trainable_variables)

@@ -1,0 +1,120 @@
+"""The networks of the few-shot papers, and a norm layer fit for second derivatives."""
+
+import inspect
+
+import keras
+import tensorflow as tf
+
+
+def mlp(input_size=1, hidden=(40, 40), outputs=1, activation="relu"):
+    """A multilayer perceptron; the defaults are the sinusoid network of the MAML paper.
+
+    Args:
+        input_size: length of an input vector.
+        hidden: units of each hidden layer.
+        outputs: length of an output vector (no activation on it).
+        activation: of the hidden layers, as Keras names them.
+
+    Returns:
+        A built ``keras.Sequential`` from ``(batch, input_size)`` to ``(batch, outputs)``.
+    """
+    layers = [keras.layers.Dense(units, activation=activation) for units in hidden]
+    return keras.Sequential([keras.Input((input_size,)), *layers, keras.layers.Dense(outputs)])
+
+
+def predict_with(model, weights, x):
+    """A model's predictions with other weights in place of its own; nothing is assigned.
+
+    Args:
+        model: a built Keras model; it runs with ``training=False``.
+        weights: tensors aligned with ``model.trainable_variables``.
+        x: inputs ``(batch, ...)``.
+
+    Returns:
+        Predictions ``(batch, ...)``, differentiable by ``weights``.
+    """
+    has_training = "training" in inspect.signature(model.call).parameters
+    options = {"training": False} if has_training else {}
+    return model.stateless_call(weights, model.non_trainable_variables, x, **options)[0]
+
+
+DOWNSAMPLE = ("pool", "stride")
+
+
+def conv4(input_shape=(28, 28, 1), outputs=None, filters=64, downsample="pool", norm=True):
+    """Four 3x3 convolution blocks, the network of the few-shot papers.
+
+    A block is convolution, norm, ReLU; ``downsample="pool"`` adds 2x2 max-pooling
+    (Vinyals et al. 2016, Snell et al. 2017), ``"stride"`` gives the convolution a
+    stride of 2 instead (Finn et al. 2017 for Omniglot).
+
+    Args:
+        input_shape: ``(height, width, channels)``; with pooling at least 16 x 16.
+        outputs: length of the output (a linear head on the flattened features), or None
+            for the flattened features themselves: an encoder.
+        filters: filters of each convolution.
+        downsample: ``"pool"`` or ``"stride"``.
+        norm: put ``BatchNorm`` after each convolution.
+
+    Returns:
+        A built ``keras.Sequential``.
+
+    Raises:
+        ValueError: for an unknown ``downsample`` or an image too small for four poolings.
+    """
+    if downsample not in DOWNSAMPLE:
+        raise ValueError(f"downsample must be one of {DOWNSAMPLE}, got {downsample!r}.")
+    if downsample == "pool" and min(input_shape[:2]) < 16:
+        raise ValueError(
+            f"input_shape {input_shape} is too small for four 2x2 poolings: at least 16 x 16 "
+            'is needed; use downsample="stride".'
+        )
+    layers = [keras.Input(input_shape)]
+    for _ in range(4):
+        stride = 2 if downsample == "stride" else 1
+        layers.append(keras.layers.Conv2D(filters, 3, strides=stride, padding="same"))
+        if norm:
+            layers.append(BatchNorm())
+        layers.append(keras.layers.Activation("relu"))
+        if downsample == "pool":
+            layers.append(keras.layers.MaxPooling2D())
+    layers.append(keras.layers.Flatten())
+    if outputs is not None:
+        layers.append(keras.layers.Dense(outputs))
+    return keras.Sequential(layers)
+
+
+@keras.saving.register_keras_serializable(package="mlutils")
+class BatchNorm(keras.layers.Layer):
+    """Batch normalisation by the batch at hand, with exact second derivatives.
+
+    Normalises each channel (last axis) by mean and variance over all other axes, then
+    scales and shifts it by learned weights.  There are no running statistics: within a
+    learner the batch is one task's support or query set, so a query's prediction
+    depends on the queries beside it (the papers call this transductive).
+
+    Keras's own layer forms the variance with ``tf.nn.moments``, which stops the gradient
+    through the mean; that is right for first derivatives and wrong for second ones.
+
+    Args:
+        epsilon: added to the variance.
+    """
+
+    def __init__(self, epsilon=1e-3, **kwargs):
+        super().__init__(**kwargs)
+        if not epsilon > 0:
+            raise ValueError(f"epsilon must be positive, got {epsilon!r}.")
+        self.epsilon = float(epsilon)
+
+    def build(self, input_shape):
+        self.gamma = self.add_weight(shape=input_shape[-1:], initializer="ones", name="gamma")
+        self.beta = self.add_weight(shape=input_shape[-1:], initializer="zeros", name="beta")
+
+    def call(self, inputs):
+        axes = list(range(len(inputs.shape) - 1))
+        centred = inputs - tf.reduce_mean(inputs, axes, keepdims=True)
+        variance = tf.reduce_mean(tf.square(centred), axes, keepdims=True)
+        return centred * tf.math.rsqrt(variance + self.epsilon) * self.gamma + self.beta
+
+    def get_config(self):
+        return {**super().get_config(), "epsilon": self.epsilon}

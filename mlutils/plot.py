@@ -1,0 +1,75 @@
+"""One style for all figures of the book."""
+
+import sys
+
+import matplotlib as mpl
+
+# Okabe & Ito's palette, readable with every kind of colour vision; its order here also
+# falls from dark to light, so that lines stay apart in grey.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+
+STYLE = {
+    "figure.figsize": (6.4, 3.6),
+    "figure.dpi": 120,
+    "figure.constrained_layout.use": True,
+    "savefig.facecolor": "white",
+    "axes.prop_cycle": mpl.cycler(color=COLORS),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 10,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "lines.linewidth": 2.0,
+    "font.size": 10,
+}
+
+
+def use_style():
+    """Apply the book's style to every figure drawn from now on."""
+    mpl.rcParams.update(STYLE)
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if shell is not None:  # keep the style's margins: notebooks crop every picture otherwise
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("png", bbox_inches=None)
+
+
+def label_line(axes, x, y, text, color, **options):
+    """Write ``text`` in ``color`` beside the point ``(x, y)``: a label instead of a legend."""
+    options = {"xytext": (6, 0), "va": "center", **options}
+    axes.annotate(text, (x, y), textcoords="offset points", color=color, **options)
+
+
+class Table:
+    """A table of strings that a notebook shows as a table and ``print`` as text.
+
+    Args:
+        header: the columns' names.
+        rows: sequences of as many cells; each is shown as ``str`` gives it.
+
+    Raises:
+        ValueError: if a row has not as many cells as the header.
+    """
+
+    def __init__(self, header, rows):
+        self.lines = [[str(cell) for cell in row] for row in (header, *rows)]
+        for line in self.lines:
+            if len(line) != len(self.lines[0]):
+                raise ValueError(f"A row has {len(line)} cells, the header {len(self.lines[0])}.")
+
+    def _repr_markdown_(self):
+        header, *rows = ("| " + " | ".join(line) + " |" for line in self.lines)
+        rule = "|---" + "|---:" * (len(self.lines[0]) - 1) + "|"
+        return "\n".join([header, rule, *rows])
+
+    def __repr__(self):
+        widths = [max(map(len, column)) for column in zip(*self.lines, strict=True)]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+            for line in self.lines
+        )
