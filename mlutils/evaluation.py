@@ -14,12 +14,13 @@ class Score:
     """A score's values on each of a number of tasks.
 
     Attributes:
-        values: array ``(tasks,)``, one value per task.
+        values: array ``(tasks,)``, one value per task; infinite where a task diverged and
+            its value is not a number.
         tasks: their number.
         mean: their mean.
         median: their median; unlike the mean, it does not move when a few tasks diverge.
         ci95: half the width of the 95 % confidence interval of the mean, 1.96 standard
-            errors; NaN for a single task.
+            errors; NaN for a single task, or if a value is infinite.
         percent: whether ``str`` shows percent (accuracies) or the bare number (losses).
 
     Raises:
@@ -27,11 +28,12 @@ class Score:
     """
 
     def __init__(self, values, percent=False):
-        self.values = np.asarray(values, dtype=np.float64)
+        self.values = np.array(values, dtype=np.float64)
         if self.values.ndim != 1 or self.values.size == 0:
             raise ValueError(
                 f"values must be one number per task, at least one; got shape {self.values.shape}."
             )
+        self.values[np.isnan(self.values)] = np.inf
         self.percent = percent
 
     @property
@@ -48,7 +50,7 @@ class Score:
 
     @property
     def ci95(self):
-        if self.tasks == 1:
+        if self.tasks == 1 or not np.isfinite(self.values).all():
             return math.nan
         return float(1.96 * self.values.std(ddof=1) / math.sqrt(self.tasks))
 

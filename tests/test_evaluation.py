@@ -49,6 +49,12 @@ def test_score_of_known_values():
     assert math.isnan(Score([1.0]).ci95)
 
 
+def test_a_diverged_task_counts_as_infinite():
+    score = Score([1.0, math.nan, 2.0])
+    assert (score.mean, score.median) == (math.inf, 2.0)
+    assert math.isnan(score.ci95)
+
+
 @pytest.mark.parametrize("values", [[], [[1.0, 2.0]]])
 def test_score_needs_one_value_per_task(values):
     with pytest.raises(ValueError, match="one number per task"):
