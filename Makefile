@@ -10,7 +10,7 @@ RUN = .venv/bin/python -m
 .PHONY: help book test execute lint format lock repository colab clean
 
 help:  ## Show this list
-	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 # Made again whenever the lock or the package's declaration changes.
 .venv/installed: requirements.lock pyproject.toml

@@ -14,6 +14,11 @@ import tempfile
 
 def import_quietly():
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if os.environ.setdefault("KERAS_BACKEND", "tensorflow") != "tensorflow":
+        raise ImportError(
+            f"KERAS_BACKEND is {os.environ['KERAS_BACKEND']!r}; mlutils is written with "
+            "TensorFlow's gradient tapes: unset it, or set it to 'tensorflow'."
+        )
     sys.stderr.flush()
     saved = os.dup(2)
     with tempfile.TemporaryFile() as lines:

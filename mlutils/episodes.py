@@ -57,14 +57,44 @@ def describe(value):
     return type(value).__name__
 
 
-def check_support(support_x, support_y):
-    """Raise if the support set of one task has no examples or not one target each."""
+def check_support(support_x, support_y, model=None):
+    """Raise if the support set of one task is empty, or fits neither its targets nor the model."""
     x, y = tf.TensorShape(support_x.shape), tf.TensorShape(support_y.shape)
     if x.rank == 0 or y.rank == 0 or x[0] == 0 or not x[:1].is_compatible_with(y[:1]):
         raise ValueError(
             f"support_x has shape {x} and support_y {y}; the first axis counts the "
             "examples of one task: it must be at least 1 and the same in both."
         )
+    needed = shape_of(model, "input_shape")
+    if needed is not None and not x.is_compatible_with(needed):
+        raise ValueError(
+            f"One task's support_x has shape {x}, and the model takes {needed}; a batch of tasks "
+            "has one axis more: (tasks, S, ...)."
+        )
+
+
+def check_labels(labels, model):
+    """Raise if integer labels, where their values are known, are not 0..N-1 of the model."""
+    outputs = shape_of(model, "output_shape")
+    if not labels.dtype.is_integer or outputs is None or not tf.executing_eagerly():
+        return
+    low, high = int(tf.reduce_min(labels)), int(tf.reduce_max(labels))
+    ways = outputs[-1]
+    if ways not in (None, 1) and (low < 0 or high >= ways):
+        raise ValueError(
+            f"The labels run from {low} to {high}; allowed are 0 to {ways - 1}, because the model "
+            f"has {ways} outputs."
+        )
+
+
+def shape_of(model, name):
+    """A model's ``input_shape`` or ``output_shape``, or None where it has no single one."""
+    try:
+        shape = getattr(model, name)
+    except (AttributeError, ValueError):  # a subclassed model does not know
+        return None
+    known = isinstance(shape, tuple) and all(n is None or isinstance(n, int) for n in shape)
+    return tf.TensorShape(shape) if known else None
 
 
 def check_batch(support_x, support_y, query_x):

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mlutils.checks import check_count
 from mlutils.episodes import Episode
 from mlutils.networks import predict_with
 
@@ -65,13 +66,13 @@ class Score:
 
 def accuracy(query_y, predictions):
     """The share of queries right per task: ``(tasks, Q)``, ``(tasks, Q, N)`` -> ``(tasks,)``."""
-    guesses = tf.argmax(predictions, axis=-1, output_type=query_y.dtype)
-    return tf.reduce_mean(tf.cast(guesses == query_y, tf.float32), axis=1)
+    right = tf.argmax(predictions, axis=-1) == tf.cast(query_y, tf.int64)
+    return tf.reduce_mean(tf.cast(right, tf.float32), axis=1)
 
 
 def mean_squared_error(query_y, predictions):
     """The mean squared error per task: two times ``(tasks, Q, ...)`` -> ``(tasks,)``."""
-    squares = tf.square(predictions - query_y)
+    squares = tf.square(predictions - tf.cast(query_y, predictions.dtype))
     return tf.reduce_mean(squares, axis=list(range(1, len(squares.shape))))
 
 
@@ -84,7 +85,8 @@ def evaluate(learner, episodes, tasks=600, metric=None, **adapt_options):
     Args:
         learner: a ``MetaLearner``.
         episodes: an iterable of batches ``((support_x, support_y, query_x), query_y)``, such
-            as ``mlutils.data.sinusoids()``, or of batched ``Episode``.
+            as ``mlutils.data.sinusoids(seed=1)``, or of batched ``Episode``; of another
+            seed than those in training.
         tasks: how many tasks to score on, the first ones of ``episodes``.
         metric: ``"accuracy"`` or ``"mse"``; by default the first for integer labels, else
             the second.
@@ -103,8 +105,7 @@ def evaluate(learner, episodes, tasks=600, metric=None, **adapt_options):
 def score(predict, episodes, tasks=600, metric=None):
     """As ``evaluate``, for any ``predict`` from ``(support_x, support_y, query_x)`` to
     predictions ``(tasks, Q, ...)``."""
-    if isinstance(tasks, bool) or not isinstance(tasks, int) or tasks < 1:
-        raise ValueError(f"tasks must be a positive integer, got {tasks!r}.")
+    tasks = check_count("tasks", tasks)
     if metric not in (None, *METRICS):
         raise ValueError(f"metric must be one of {sorted(METRICS)} or None, got {metric!r}.")
 
@@ -140,7 +141,17 @@ def check_predictions(name, targets, predictions):
         )
 
 
-def controls(learner, episodes, tasks=600, *, model=None, encoder=None, scratch_steps=100, seed=0):
+def controls(
+    learner,
+    episodes,
+    tasks=600,
+    *,
+    model=None,
+    encoder=None,
+    scratch_steps=100,
+    seed=0,
+    **adapt_options,
+):
     """The scores that tell what adaptation by ``learner`` is worth.
 
     Args:
@@ -154,6 +165,7 @@ def controls(learner, episodes, tasks=600, *, model=None, encoder=None, scratch_
             nearest-centroid control; classification only.
         scratch_steps: steps of Adam (0.01) when training from scratch.
         seed: of the shuffles.
+        **adapt_options: passed to ``learner.adapt``, for example ``steps=5``.
 
     Returns:
         A dict from the control's name to its ``Score``: ``"no adaptation"`` (absent if the
@@ -162,22 +174,31 @@ def controls(learner, episodes, tasks=600, *, model=None, encoder=None, scratch_
         ``"nearest centroid"`` (absent without an encoder).
 
     Raises:
-        ValueError: as ``evaluate``; with an encoder, if the labels are not integers.
+        ValueError: as ``evaluate``; if ``episodes`` can be iterated only once; if ``model``
+            cannot be cloned; with an encoder, if the labels are not integers.
     """
+    if iter(episodes) is episodes:
+        raise ValueError(
+            "episodes can be iterated only once, so that each control would get other tasks: "
+            "give a dataset or a list, not an iterator."
+        )
     results = {}
     try:
         unadapted = learner.unadapted()
     except NotImplementedError:
         pass
     else:
-        results["no adaptation"] = score(lambda inputs: flat(unadapted, inputs[2]), episodes, tasks)
+        results["no adaptation"] = score(
+            lambda inputs: map_tasks(unadapted, inputs[2]), episodes, tasks
+        )
 
     shuffle = keras.random.SeedGenerator(seed)
 
     def predict_shuffled(inputs):
         support_x, support_y, query_x = inputs
         order = tf.argsort(keras.random.uniform(tf.shape(support_y)[:2], seed=shuffle), axis=1)
-        return learner((support_x, tf.gather(support_y, order, axis=1, batch_dims=1), query_x))
+        shuffled_y = tf.gather(support_y, order, axis=1, batch_dims=1)
+        return learner((support_x, shuffled_y, query_x), **adapt_options)
 
     results["shuffled support labels"] = score(predict_shuffled, episodes, tasks)
 
@@ -192,10 +213,9 @@ def controls(learner, episodes, tasks=600, *, model=None, encoder=None, scratch_
     return results
 
 
-def flat(function, x):
-    """Apply ``function`` of ``(batch, ...)`` to ``(tasks, examples, ...)``."""
-    outputs = function(tf.reshape(x, tf.concat([[-1], tf.shape(x)[2:]], 0)))
-    return tf.reshape(outputs, tf.concat([tf.shape(x)[:2], tf.shape(outputs)[1:]], 0))
+def map_tasks(function, x):
+    """Apply ``function`` of one task's ``(examples, ...)`` to each task of ``x``."""
+    return tf.vectorized_map(function, x, warn=False)
 
 
 def nearest_centroid(encoder, support_x, support_y, query_x):
@@ -212,13 +232,16 @@ def nearest_centroid(encoder, support_x, support_y, query_x):
         raise ValueError(f"An encoder's centroids need integer labels, got {support_y.dtype.name}.")
 
     def embed(x):
-        return flat(lambda images: encoder(images, training=False), x)
+        embeddings = map_tasks(lambda images: encoder(images, training=False), x)
+        return tf.reshape(embeddings, tf.concat([tf.shape(x)[:2], [-1]], 0))
 
+    support, query = embed(support_x), embed(query_x)
     ways = tf.cast(tf.reduce_max(support_y) + 1, tf.int32)
-    of_class = tf.one_hot(support_y, ways)
+    of_class = tf.one_hot(support_y, ways, dtype=support.dtype)
     counts = tf.reduce_sum(of_class, axis=1)[..., tf.newaxis]
-    centroids = tf.einsum("tsn,tsd->tnd", of_class, embed(support_x)) / counts
-    differences = embed(query_x)[:, :, tf.newaxis] - centroids[:, tf.newaxis]
+    tf.debugging.assert_positive(counts, "Each task needs a support example of every class.")
+    centroids = tf.einsum("tsn,tsd->tnd", of_class, support) / counts
+    differences = query[:, :, tf.newaxis] - centroids[:, tf.newaxis]
     return -tf.reduce_sum(tf.square(differences), axis=-1)
 
 
@@ -228,7 +251,7 @@ class FromScratch:
     The copies start from ten random initialisations in turn.
 
     Args:
-        model: a Keras model to clone.
+        model: a Keras model that can be cloned, which a subclassed one cannot.
         task_loss: from targets and predictions of one task to a scalar.
         steps: of Adam.
         learning_rate: of Adam.
@@ -238,8 +261,14 @@ class FromScratch:
 
     def __init__(self, model, task_loss, steps=100, learning_rate=0.01):
         self.task_loss, self.steps, self.learning_rate = task_loss, steps, learning_rate
-        self.model = keras.models.clone_model(model)
-        clones = [keras.models.clone_model(model) for _ in range(self.STARTS)]
+        self.model = model
+        try:
+            clones = [keras.models.clone_model(model) for _ in range(self.STARTS)]
+        except (NotImplementedError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"The model {model.name!r} cannot be cloned to be trained from scratch; pass a "
+                f"Sequential or functional one as model=... ({error})"
+            ) from error
         self.starts = [
             tf.stack([tf.convert_to_tensor(v) for v in values])
             for values in zip(*(c.trainable_variables for c in clones), strict=True)

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from mlutils.episodes import Episode, check_batch
+from mlutils.episodes import Episode, check_batch, describe
 
 
 class MetaLearner(keras.Model):
@@ -16,6 +16,10 @@ class MetaLearner(keras.Model):
     training minimises the meta-learning objective (equation :eq:`eq-meta-objective`):
     the mean over tasks of the mean loss on the queries.
     """
+
+    def __init__(self, **kwargs):
+        # Inputs are passed on as they came: a float64 model gets its float64 episodes.
+        super().__init__(autocast=False, **kwargs)
 
     def adapt(self, support_x, support_y):
         """Adapt to one task.
@@ -55,7 +59,14 @@ class MetaLearner(keras.Model):
         Raises:
             ValueError: if the shapes do not agree.
         """
-        support_x, support_y, query_x = (tf.convert_to_tensor(value) for value in inputs)
+        if not isinstance(inputs, (tuple, list)) or len(inputs) != 3:
+            raise ValueError(
+                "A learner takes (support_x, support_y, query_x); got "
+                f"{describe(inputs)}. fit and evaluate take a dataset of "
+                "((support_x, support_y, query_x), query_y), or x and y like that: "
+                "fit(*episode.element)."
+            )
+        support_x, support_y, query_x = map(tf.convert_to_tensor, inputs)
         check_batch(support_x, support_y, query_x)
 
         def one_task(task):
@@ -67,8 +78,13 @@ class MetaLearner(keras.Model):
     def task_loss(self, targets, predictions):
         """The compiled loss as a scalar: its mean over all examples.
 
+        Args:
+            targets: of the predictions' shape, or integer labels without their last axis.
+            predictions: ``(..., examples, outputs)``.
+
         Raises:
-            ValueError: before ``compile``, or if the compiled loss is not a single mean.
+            ValueError: before ``compile``; if the compiled loss is not a single mean; if the
+                shapes could be compared only by broadcasting.
         """
         loss = getattr(self, "loss", None)
         if loss is None or isinstance(loss, (dict, list, tuple)):
@@ -83,10 +99,21 @@ class MetaLearner(keras.Model):
                 '"sum_over_batch_size": both loops use the mean over examples, so that step '
                 "sizes do not depend on their number."
             )
+        targets, predictions = map(tf.convert_to_tensor, (targets, predictions))
+        ranks = targets.shape.rank, predictions.shape.rank
+        labels = targets.dtype.is_integer and predictions.shape[-1] != 1
+        if None not in ranks and ranks[0] != ranks[1] - (labels and ranks[0] != ranks[1]):
+            raise ValueError(
+                f"The targets have shape {targets.shape} and the predictions {predictions.shape}; "
+                "allowed are equal shapes, or integer labels without the last axis."
+            )
         return tf.reduce_mean(loss(targets, predictions))
 
     def meta_loss(self, episodes):
         """The mean over tasks of the mean query loss after adaptation, a scalar.
+
+        This is what ``fit`` minimises and logs, but for the model's own regularisers, which
+        ``fit`` adds.
 
         Args:
             episodes: an ``Episode`` with a leading axis of tasks, or the same as
@@ -94,7 +121,7 @@ class MetaLearner(keras.Model):
         """
         inputs, query_y = Episode.from_element(episodes).element
         predictions = self(inputs)
-        if predictions.shape[:2] != tf.TensorShape(query_y.shape)[:2]:
+        if not predictions.shape[:2].is_compatible_with(tf.TensorShape(query_y.shape)[:2]):
             raise ValueError(
                 f"query_y has shape {tuple(query_y.shape)}, the predictions "
                 f"{tuple(predictions.shape)}; tasks and queries (the first two axes) must agree."
@@ -113,4 +140,4 @@ class MetaLearner(keras.Model):
         """
         with tf.GradientTape() as tape:
             loss = self.meta_loss(episodes)
-        return loss, tape.gradient(loss, self.trainable_variables)
+        return loss, tape.gradient(loss, self.trainable_variables, unconnected_gradients="zero")

@@ -1,7 +1,5 @@
 """The networks of the few-shot papers, and a norm layer fit for second derivatives."""
 
-import inspect
-
 import keras
 import tensorflow as tf
 
@@ -33,9 +31,9 @@ def predict_with(model, weights, x):
     Returns:
         Predictions ``(batch, ...)``, differentiable by ``weights``.
     """
-    has_training = "training" in inspect.signature(model.call).parameters
-    options = {"training": False} if has_training else {}
-    return model.stateless_call(weights, model.non_trainable_variables, x, **options)[0]
+    # Not stateless_call: it lets the layers inside see the training flag of a surrounding fit.
+    with keras.StatelessScope(zip(model.trainable_variables, weights, strict=True)):
+        return model(x, training=False)
 
 
 DOWNSAMPLE = ("pool", "stride")

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from mlutils import plot
+from mlutils.checks import check_count, check_seed
 
 
 def setup(seed=0, threads=None):
@@ -24,8 +25,7 @@ def setup(seed=0, threads=None):
         ValueError: if ``seed`` is not such an integer, or ``threads`` not a positive one.
         RuntimeError: if TensorFlow already runs with another number of threads.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise ValueError(f"seed must be an integer from 0 to 2**32 - 1, got {seed!r}.")
+    seed = check_seed(seed)
     if threads is not None:
         set_threads(threads)
     keras.utils.set_random_seed(seed)
@@ -36,8 +36,7 @@ def setup(seed=0, threads=None):
 
 
 def set_threads(threads):
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-        raise ValueError(f"threads must be a positive integer or None, got {threads!r}.")
+    threads = check_count("threads", threads)
     if tf.config.threading.get_intra_op_parallelism_threads() != threads:
         try:
             tf.config.threading.set_intra_op_parallelism_threads(threads)

@@ -32,11 +32,12 @@ def labelled(labels=LABELS):
 
 
 def test_accuracy_is_per_task_over_the_class_axis():
-    """Seven queries, not the number of classes: argmax over the wrong axis would not fit
+    """Three queries and two classes, so that argmax over another axis would not fit
     (museum of bugs, 6)."""
-    score = mlutils.evaluate(Constant(LOGITS), [labelled()], tasks=2)
-    np.testing.assert_allclose(score.values, [2 / 3, 1])
-    assert str(score) == "83.3 ± 32.7 % (2 tasks)"
+    for dtype in (tf.uint8, tf.int32, tf.int64):
+        score = mlutils.evaluate(Constant(LOGITS), [labelled(tf.cast(LABELS, dtype))], tasks=2)
+        np.testing.assert_allclose(score.values, [2 / 3, 1])
+        assert str(score) == "83.3 ± 32.7 % (2 tasks)"
 
 
 def test_score_of_known_values():
@@ -81,7 +82,7 @@ def test_exactly_the_first_tasks_count():
     "call, words",
     [
         (lambda: mlutils.evaluate(Constant(LOGITS), [labelled()], tasks=3), "ended after 2 tasks"),
-        (lambda: mlutils.evaluate(Constant(LOGITS), [labelled()], tasks=0), "positive integer"),
+        (lambda: mlutils.evaluate(Constant(LOGITS), [labelled()], tasks=0), "at least 1, got 0"),
         (
             lambda: mlutils.evaluate(Constant(LOGITS), [labelled()], tasks=2, metric="f1"),
             "'accuracy', 'mse'",
@@ -178,3 +179,45 @@ def test_centroids_of_a_regression_raise():
     identity = keras.Sequential([keras.Input((1,)), keras.layers.Activation("linear")])
     with pytest.raises(ValueError, match="integer labels, got float32"):
         mlutils.controls(Constant(), mlutils.data.sinusoids(), tasks=25, encoder=identity)
+
+
+def test_a_norm_layer_sees_one_task_at_a_time():
+    (episode,) = blobs(tasks=3)
+    encoder = keras.Sequential([keras.Input((4,)), mlutils.BatchNorm()])
+    inputs, _ = episode.element
+    together = mlutils.evaluation.nearest_centroid(encoder, *inputs)
+    for task in range(3):
+        alone = mlutils.evaluation.nearest_centroid(encoder, *(v[task : task + 1] for v in inputs))
+        np.testing.assert_allclose(together[task], alone[0], rtol=1e-4, atol=1e-4)
+
+
+def test_a_class_without_support_raises():
+    (episode,) = blobs(tasks=2)
+    inputs = (episode.support_x, tf.ones_like(episode.support_y), episode.query_x)
+    identity = keras.Sequential([keras.Input((4,)), keras.layers.Activation("linear")])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="of every class"):
+        mlutils.evaluation.nearest_centroid(identity, *inputs)
+
+
+def test_controls_pass_options_on_and_refuse_an_iterator():
+    episodes = mlutils.data.sinusoids()
+    plain = mlutils.controls(Constant(), episodes, tasks=25)["shuffled support labels"]
+    shifted = mlutils.controls(Constant(), episodes, tasks=25, shift=9.0)["shuffled support labels"]
+    assert shifted.mean > plain.mean + 9
+    with pytest.raises(ValueError, match="iterated only once"):
+        mlutils.controls(Constant(), iter(episodes), tasks=25)
+
+
+def test_a_model_that_cannot_be_cloned_raises():
+    class Subclassed(keras.Model):
+        def __init__(self, units):
+            super().__init__()
+            self.head = keras.layers.Dense(units)
+
+        def call(self, x):
+            return self.head(x)
+
+    model = Subclassed(1)
+    model(tf.zeros((1, 1)))
+    with pytest.raises(ValueError, match="cannot be cloned"):
+        mlutils.controls(Constant(), mlutils.data.sinusoids(), tasks=25, model=model)

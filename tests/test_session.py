@@ -44,7 +44,7 @@ def test_setup_makes_runs_repeat():
 
 @pytest.mark.parametrize("seed", [-1, 2**32, 1.0, True, None])
 def test_wrong_seed_raises(seed):
-    with pytest.raises(ValueError, match="seed must be an integer"):
+    with pytest.raises(ValueError, match="seed must be"):
         mlutils.setup(seed=seed)
 
 
@@ -63,7 +63,7 @@ def test_threads_are_set_before_tensorflow_runs_and_not_after():
 
 @pytest.mark.parametrize("threads", [0, 1.0, True])
 def test_wrong_threads_raise(threads):
-    with pytest.raises(ValueError, match="threads must be a positive integer"):
+    with pytest.raises(ValueError, match="threads must be an integer of at least 1"):
         mlutils.setup(threads=threads)
 
 

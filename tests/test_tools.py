@@ -4,10 +4,11 @@ import json
 import shutil
 import tomllib
 
+import nbformat
 import pytest
 import yaml
 
-from tools import lock, repository
+from tools import execute, lock, repository
 from tools.notebooks import ROOT, first_cell, notebook_paths, repository_url
 from tools.self_contained import external_resources, in_page
 
@@ -106,6 +107,53 @@ def test_a_notebook_with_another_first_cell_raises_and_changes_nothing(copy):
     assert [path.read_bytes() for path in (config, *notebooks)] == before
 
 
+def test_an_interrupted_change_of_the_address_can_be_finished(copy):
+    config, notebooks = copy
+    url = "https://github.com/ada/course"
+    before = config.read_text(encoding="utf-8")
+    repository.set_url(url, config, notebooks)
+    config.write_text(before, encoding="utf-8")  # as if stopped before the last file
+    repository.set_url(url, config, notebooks)
+    assert repository_url(config) == url
+
+
+# ---------------------------------------------------------------- running notebooks
+
+
+def write_notebook(path, *sources):
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+
+
+def test_execute_stores_outputs_from_an_empty_folder(tmp_path, capsys):
+    path = tmp_path / "notebook.ipynb"
+    write_notebook(path, "import os\nprint(os.listdir())")
+    execute.main([str(path)])
+    (cell,) = nbformat.read(path, as_version=4).cells
+    assert (cell.execution_count, cell.outputs[0].text) == (1, "[]\n")
+    assert "cell 1 of 1" in capsys.readouterr().out
+
+
+def test_a_failing_notebook_stays_as_it_was_and_the_next_one_runs(tmp_path, capsys):
+    wrong, dead, right = (tmp_path / f"{name}.ipynb" for name in ("wrong", "dead", "right"))
+    write_notebook(wrong, "print(1)", "1 / 0")
+    write_notebook(dead, "import os\nos._exit(1)")
+    write_notebook(right, "print(2)")
+    before = wrong.read_bytes(), dead.read_bytes()
+    with pytest.raises(SystemExit, match=r"left as they were: .*wrong\.ipynb, .*dead\.ipynb"):
+        execute.main([str(wrong), str(dead), str(right)])
+    assert (wrong.read_bytes(), dead.read_bytes()) == before
+    assert nbformat.read(right, as_version=4).cells[0].execution_count == 1
+    assert "ZeroDivisionError" in capsys.readouterr().out
+
+
+def test_execute_names_the_notebooks_there_are(tmp_path):
+    with pytest.raises(
+        SystemExit, match=r"Not a notebook: nowhere\.ipynb\. There are:\n  chapters/"
+    ):
+        execute.main(["nowhere.ipynb"])
+
+
 # ---------------------------------------------------------------- self-contained pages
 
 HOST = "https://cdn.example.org/x"
@@ -127,6 +175,7 @@ HOST = "https://cdn.example.org/x"
         f'<script>import("{HOST}.mjs")</script>',
         f'<script>const s = document.createElement("script"); s.src = "{HOST}.js";</script>',
         f'<iframe src="{HOST}"></iframe>',
+        f'<base href="{HOST}/">',
     ],
 )
 def test_external_resources_are_found(html):
@@ -139,7 +188,7 @@ def test_external_resources_are_found(html):
         f'<a href="{HOST}">a link to follow</a>',
         f'<link rel="canonical" href="{HOST}">',
         '<script src="_static/x.js"></script>',
-        '<img src="data:image/png;base64,AAAA//AA">',
+        '<img src="data:image/png;base64,//AA">',
         f'<meta property="og:image" content="{HOST}.png">',
         f"<p>@import url({HOST})</p>",
         f'<script>const text = "see {HOST}";</script>',

@@ -11,6 +11,7 @@ from tools.self_contained import external_resources
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
 LOG = ROOT / "_build" / "book.log"
+JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
 COMMAND = "build . --toc book/_toc.yml -W -n --keep-going"
 
 
@@ -22,7 +23,7 @@ def main():
     print("Building the book ...", flush=True)
     with LOG.open("w") as log:
         result = subprocess.run(
-            [Path(sys.executable).parent / "jupyter-book", *COMMAND.split()],
+            [sys.executable, "-c", JUPYTER_BOOK, *COMMAND.split()],
             cwd=ROOT,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -22,7 +22,7 @@ def run(*command, folder=ROOT):
 
 
 def main():
-    venv.EnvBuilder(with_pip=True).create(VENV)
+    venv.EnvBuilder(with_pip=True, symlinks=True).create(VENV)
     python = VENV / "bin" / "python"
     pip = (python, "-m", "pip", "install", "--quiet")
     run(*pip, *VERSIONS, "ipykernel", "nbclient", "nbconvert")

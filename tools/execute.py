@@ -16,6 +16,8 @@ from nbclient.exceptions import CellExecutionError
 from tools.notebooks import ROOT, notebook_paths
 
 SECONDS_A_CELL = 300
+# Of a cell, of the kernel, of time, of the file.
+FAILURES = (CellExecutionError, RuntimeError, TimeoutError, ValueError)
 
 
 def execute(path):
@@ -60,7 +62,7 @@ def main(arguments):
         start = time.monotonic()
         try:
             execute(path)
-        except (CellExecutionError, TimeoutError) as error:
+        except FAILURES as error:
             print(f"\n{error}")
             failed.append(str(path))
         else:

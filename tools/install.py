@@ -33,7 +33,7 @@ def main():
     MARK.unlink(missing_ok=True)
     try:
         if not works(VENV / "bin" / "python"):
-            venv.EnvBuilder(with_pip=True, clear=True).create(VENV)
+            venv.EnvBuilder(with_pip=True, clear=True, symlinks=True).create(VENV)
     except (subprocess.CalledProcessError, ModuleNotFoundError) as error:
         sys.exit(
             f"Could not make a virtual environment: {error}\n"

@@ -5,6 +5,7 @@ must run alone.
 """
 
 import json
+import os
 import re
 import sys
 
@@ -20,7 +21,7 @@ def normal(url):
         ValueError: if it is not a repository's address on GitHub, where Colab opens notebooks.
     """
     url = url.strip().removesuffix("/").removesuffix(".git")
-    if not ALLOWED.fullmatch(url):
+    if not ALLOWED.fullmatch(url) or url.endswith(("/.", "/..")):
         raise ValueError(
             f"URL={url!r} does not fit: allowed is https://github.com/owner/name, for example "
             "make repository URL=https://github.com/ada/learning-to-learn"
@@ -38,7 +39,7 @@ def set_url(url, config=ROOT / "_config.yml", notebooks=None):
         notebook = json.loads(path.read_text(encoding="utf-8"))
         first = next(cell for cell in notebook["cells"] if cell["cell_type"] == "code")
         source = "".join(first["source"])
-        if not source.startswith(cells[0]):
+        if not source.startswith(cells):  # the new one is there after an interrupted run
             raise ValueError(
                 f"The first code cell of {path} does not begin as all do; see CONTRIBUTING.md."
             )
@@ -47,7 +48,9 @@ def set_url(url, config=ROOT / "_config.yml", notebooks=None):
         changed.append((path, text))
     # Only when every file is known to fit is any of them written.
     for path, text in [*changed, (config, config.read_text(encoding="utf-8").replace(old, url))]:
-        path.write_text(text, encoding="utf-8")
+        new = path.with_name(path.name + ".new")
+        new.write_text(text, encoding="utf-8")
+        os.replace(new, path)
     return url
 
 

@@ -17,6 +17,7 @@ LOADED = {
     "object": ["data"],
     "input": ["src"],
     "link": ["href"],
+    "base": ["href"],
     "image": ["href", "xlink:href"],
     "use": ["href", "xlink:href"],
 }
@@ -56,7 +57,8 @@ class Page(HTMLParser):
         kinds = set(attributes.get("rel", "").lower().split())
         if not (tag == "link" and kinds and kinds <= NAMES_ONLY):
             for name in LOADED.get(tag, []):
-                for address in attributes.get(name, "").split(","):
+                value = attributes.get(name, "")
+                for address in value.split(",") if name == "srcset" else [value]:
                     if ELSEWHERE.match(address):
                         self.found.append(address.split()[0])
         self.found += IN_STYLE.findall(attributes.get("style", ""))

@@ -4,6 +4,7 @@ import math
 
 import tensorflow as tf
 
+from mlutils.checks import check_count, check_seed
 from mlutils.episodes import Episode
 
 AMPLITUDE = (0.1, 5.0)
@@ -22,22 +23,22 @@ def sinusoids(shots=10, queries=10, meta_batch=25, seed=0):
         shots: K, support points per task.
         queries: query points per task.
         meta_batch: tasks per batch.
-        seed: the same seed gives the same batches, each time they are iterated.
+        seed: 0 to 2**32 - 1.  The same seed gives the same batches, each time they are
+            iterated: train and test with different seeds.
 
     Returns:
         A ``tf.data.Dataset`` of ``((support_x, support_y, query_x), query_y)``, float32,
         of shapes ``(meta_batch, shots, 1)`` and ``(meta_batch, queries, 1)``.
 
     Raises:
-        ValueError: if a size is not a positive integer.
+        ValueError: if a size is not a positive integer, or the seed out of range.
     """
-    for name, size in (("shots", shots), ("queries", queries), ("meta_batch", meta_batch)):
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ValueError(f"{name} must be a positive integer, got {size!r}.")
+    shots, queries = check_count("shots", shots), check_count("queries", queries)
+    meta_batch, seed = check_count("meta_batch", meta_batch), check_seed(seed)
 
     def sample(index):
         def uniform(stream, shape, bounds):
-            seeds = tf.stack([tf.constant(seed, tf.int64) + stream * 2**32, index])
+            seeds = tf.stack([tf.constant(seed + stream * 2**32, tf.int64), index])
             return tf.random.stateless_uniform(shape, seeds, *bounds)
 
         amplitude = uniform(0, (meta_batch, 1, 1), AMPLITUDE)
@@ -46,5 +47,4 @@ def sinusoids(shots=10, queries=10, meta_batch=25, seed=0):
         y = amplitude * tf.sin(x - phase)
         return Episode(x[:, :shots], y[:, :shots], x[:, shots:], y[:, shots:]).element
 
-    # One thread per map: a batch takes microseconds, and order stays fixed.
     return tf.data.Dataset.counter().map(sample).prefetch(tf.data.AUTOTUNE)

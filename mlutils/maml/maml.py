@@ -1,12 +1,12 @@
 """MAML: learn an initialisation from which a few gradient steps solve a new task."""
 
-import math
 import warnings
 
 import keras
 import tensorflow as tf
 
-from mlutils.episodes import check_support
+from mlutils.checks import check_count, check_rate
+from mlutils.episodes import check_labels, check_support
 from mlutils.learner import MetaLearner
 from mlutils.networks import predict_with
 
@@ -35,16 +35,17 @@ class MAML(MetaLearner):
     Raises:
         TypeError: if ``model`` is not a Keras model.
         ValueError: if it is not built or has nothing to train; if it holds
-            ``BatchNormalization``, whose running statistics belong to no single task;
-            if ``inner_lr`` or ``inner_steps`` is out of range.
+            ``BatchNormalization``, whose running statistics belong to no single task, or a
+            recurrent layer that is not unrolled; if ``inner_lr`` or ``inner_steps`` is out of
+            range.
     """
 
     def __init__(self, model, inner_lr=0.01, inner_steps=1, first_order=False, **kwargs):
         super().__init__(**kwargs)
         check_model(model, first_order)
         self.model = model
-        self.inner_lr = check_inner_lr(inner_lr)
-        self.inner_steps = check_steps(inner_steps)
+        self.inner_lr = check_rate("inner_lr", inner_lr)
+        self.inner_steps = check_count("inner_steps", inner_steps, least=0)
         self.first_order = bool(first_order)
         self.built = True
 
@@ -60,12 +61,16 @@ class MAML(MetaLearner):
             A predictor from query inputs ``(Q, ...)`` to predictions ``(Q, ...)``.
 
         Raises:
-            ValueError: if the support set is empty or has not one target per input, if
-                ``steps`` is negative, or before ``compile(loss=...)``.
+            ValueError: if the support set is empty, has not one target per input or labels out
+                of range; if ``steps`` is negative; if the learner is frozen; before
+                ``compile(loss=...)``.
         """
         support_x, support_y = tf.convert_to_tensor(support_x), tf.convert_to_tensor(support_y)
-        check_support(support_x, support_y)
-        steps = self.inner_steps if steps is None else check_steps(steps)
+        check_support(support_x, support_y, self.model)
+        check_labels(support_y, self.model)
+        steps = self.inner_steps if steps is None else check_count("steps", steps, least=0)
+        if not self.model.trainable_variables:
+            raise ValueError("The learner is frozen (trainable = False): nothing can adapt.")
         weights = [tf.convert_to_tensor(v) for v in self.model.trainable_variables]
         for _ in range(steps):
             weights = self.inner_step(weights, support_x, support_y)
@@ -81,6 +86,7 @@ class MAML(MetaLearner):
             tape.watch(weights)
             loss = self.task_loss(support_y, self.predict_with(weights, support_x))
         gradients = tape.gradient(loss, weights, unconnected_gradients="zero")
+        gradients = [tf.convert_to_tensor(g) for g in gradients]  # an Embedding's is sparse
         if self.first_order:
             gradients = [tf.stop_gradient(g) for g in gradients]
         return [w - self.inner_lr * g for w, g in zip(weights, gradients, strict=True)]
@@ -109,18 +115,6 @@ class MAML(MetaLearner):
         return cls(**config)
 
 
-def check_inner_lr(inner_lr):
-    if not (isinstance(inner_lr, (int, float)) and math.isfinite(inner_lr) and inner_lr >= 0):
-        raise ValueError(f"inner_lr must be a finite number of at least 0, got {inner_lr!r}.")
-    return float(inner_lr)
-
-
-def check_steps(steps):
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
-        raise ValueError(f"The number of inner steps must be an integer >= 0, got {steps!r}.")
-    return steps
-
-
 def check_model(model, first_order):
     if not isinstance(model, keras.Model):
         raise TypeError(f"model must be a keras.Model, got {type(model).__name__}.")
@@ -132,17 +126,23 @@ def check_model(model, first_order):
     if not model.trainable_variables:
         raise ValueError(f"The model {model.name!r} has no trainable weights to adapt.")
     layers = model._flatten_layers(include_self=False)
-    kinds = {type(layer) for layer in layers if layer.trainable_weights}
-    if keras.layers.BatchNormalization in kinds:
+    if any(isinstance(x, keras.layers.BatchNormalization) and x.trainable for x in layers):
         raise ValueError(
             "The model holds a trainable keras.layers.BatchNormalization. Its running "
             "statistics mix all tasks and would never be updated here, and its second "
             "derivative is wrong. Use mlutils.BatchNorm, which normalises each task by "
             "itself, or freeze the layer (layer.trainable = False)."
         )
-    inexact = kinds & {keras.layers.LayerNormalization, keras.layers.GroupNormalization}
+    looping = [layer.name for layer in layers if getattr(layer, "unroll", None) is False]
+    if looping:
+        raise ValueError(
+            f"The recurrent layers {looping} run as a loop, which TensorFlow cannot differentiate "
+            "twice when tasks are vectorised: create them with unroll=True."
+        )
+    kinds = (keras.layers.LayerNormalization, keras.layers.GroupNormalization)
+    inexact = {kind.__name__ for kind in kinds for x in layers if isinstance(x, kind)}
     if inexact and not first_order:
-        names = ", ".join(sorted(kind.__name__ for kind in inexact))
+        names = ", ".join(sorted(inexact))
         warnings.warn(
             f"The second derivative of keras.layers.{names} is wrong in TensorFlow "
             "(tf.nn.moments stops a gradient), and with it the meta-gradient: use "

@@ -52,5 +52,15 @@ def test_batches_differ_and_support_and_query_are_disjoint():
 @pytest.mark.parametrize("option", ["shots", "queries", "meta_batch"])
 @pytest.mark.parametrize("value", [0, -1, 2.5, True])
 def test_wrong_sizes_raise(option, value):
-    with pytest.raises(ValueError, match=f"{option} must be a positive integer, got"):
+    with pytest.raises(ValueError, match=f"{option} must be an integer of at least 1, got"):
         mlutils.data.sinusoids(**{option: value})
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 0.5, None])
+def test_wrong_seed_raises(seed):
+    with pytest.raises(ValueError, match="seed must be"):
+        mlutils.data.sinusoids(seed=seed)
+
+
+def test_numpy_integers_are_integers():
+    assert batch(shots=np.int64(2)).support_x.shape == (25, 2, 1)

@@ -342,9 +342,53 @@ def test_functional_and_subclassed_models():
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
-def test_dropout_is_inert():
-    layers = [keras.layers.Dense(8), keras.layers.Dropout(0.9), keras.layers.Dense(1)]
-    learner = MAML(keras.Sequential([keras.Input((1,)), *layers]))
+def embedding_model():
+    inputs = keras.Input((3,), dtype="int32")
+    embedded = keras.layers.Flatten()(keras.layers.Embedding(5, 2)(inputs))
+    return keras.Model(inputs, keras.layers.Dense(1)(embedded))
+
+
+def recurrent_model():
+    inputs = keras.Input((3, 1))
+    return keras.Model(inputs, keras.layers.Dense(1)(keras.layers.LSTM(2, unroll=True)(inputs)))
+
+
+def shared_layer_model():
+    inputs, layer = keras.Input((3,)), keras.layers.Dense(3, activation="tanh")
+    return keras.Model(inputs, keras.layers.Dense(1)(layer(layer(inputs))))
+
+
+@pytest.mark.parametrize("make", [embedding_model, recurrent_model, shared_layer_model])
+def test_other_layers(float64, make):
+    """eq-maml-gradient with sparse gradients, recurrence and a layer used twice."""
+    learner = MAML(make(), inner_lr=0.5)
+    learner.compile(loss="mse")
+    random = np.random.default_rng(0)
+    shape = (2, 4, *learner.model.input_shape[1:])
+    x, query_x = (
+        random.integers(0, 5, shape) if make is embedding_model else random.normal(size=shape)
+        for _ in range(2)
+    )
+    y, query_y = random.normal(size=(2, 2, 4, 1))
+    episode = Episode(*map(tf.constant, (x, y, query_x, query_y)))
+    reference = finite_differences(lambda: learner.meta_loss(episode), learner.trainable_variables)
+    _, gradients = learner.meta_gradients(episode)
+    gradients = flatten(tf.convert_to_tensor(g) for g in gradients)
+    assert relative_error(gradients, reference) < RELATIVE_TOLERANCE
+
+
+def test_dropout_is_inert_even_where_call_takes_no_training_flag():
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.sequence = keras.Sequential([keras.layers.Dropout(0.9), keras.layers.Dense(1)])
+
+        def call(self, x):
+            return self.sequence(x)
+
+    model = Subclassed()
+    model(tf.zeros((1, 1)))
+    learner = MAML(model)
     learner.compile(loss="mse")
     inputs, _ = next(iter(mlutils.data.sinusoids()))
     np.testing.assert_array_equal(learner(inputs, training=True), learner(inputs))
@@ -374,10 +418,15 @@ def frozen():
             ValueError,
             "mlutils.BatchNorm",
         ),
+        (
+            lambda: MAML(keras.Sequential([keras.Input((3, 2)), keras.layers.LSTM(2)])),
+            ValueError,
+            "unroll=True",
+        ),
         (lambda: MAML(built(), inner_lr=-1), ValueError, "at least 0, got -1"),
         (lambda: MAML(built(), inner_lr=float("nan")), ValueError, "finite"),
-        (lambda: MAML(built(), inner_steps=-1), ValueError, "integer >= 0, got -1"),
-        (lambda: MAML(built(), inner_steps=1.5), ValueError, "integer >= 0, got 1.5"),
+        (lambda: MAML(built(), inner_steps=-1), ValueError, "integer of at least 0, got -1"),
+        (lambda: MAML(built(), inner_steps=1.5), ValueError, "integer of at least 0, got 1.5"),
     ],
 )
 def test_wrong_learner_raises(make, error, words):
@@ -392,8 +441,9 @@ def test_frozen_batch_normalization_is_allowed():
 
 
 @pytest.mark.parametrize("first_order", [False, True])
-def test_inexact_norm_layers_warn_at_second_order_only(first_order, recwarn):
-    MAML(built(keras.layers.LayerNormalization()), first_order=first_order)
+@pytest.mark.parametrize("options", [{}, dict(center=False, scale=False), dict(trainable=False)])
+def test_inexact_norm_layers_warn_at_second_order_only(first_order, options, recwarn):
+    MAML(built(keras.layers.LayerNormalization(**options)), first_order=first_order)
     assert any("LayerNormalization" in str(w.message) for w in recwarn) != first_order
 
 
@@ -403,6 +453,7 @@ def test_inexact_norm_layers_warn_at_second_order_only(first_order, recwarn):
         (((0, 1), (0, 1)), "at least 1"),
         (((5, 1), (4, 1)), "the same in both"),
         (((), ()), "first axis counts"),
+        (((2, 5, 1), (2, 5, 1)), r"the model takes \(None, 1\)"),
     ],
 )
 def test_wrong_support_set_raises(support_shapes, words):
@@ -429,6 +480,25 @@ def test_queries_without_one_target_each_raise():
         sinusoid_learner().meta_loss(episode)
 
 
+def test_labels_out_of_range_raise():
+    learner = classifier(dense_model())
+    with pytest.raises(ValueError, match="from 0 to 3; allowed are 0 to 2"):
+        learner.adapt(tf.zeros((2, 2)), tf.constant([0, 3]))
+
+
+@pytest.mark.parametrize("targets", [tf.zeros((2,)), tf.zeros((2,), tf.int32)])
+def test_targets_that_would_be_broadcast_raise(targets):
+    with pytest.raises(ValueError, match="allowed are equal shapes"):
+        sinusoid_learner().adapt(tf.zeros((2, 1)), targets)
+
+
+def test_a_frozen_learner_raises():
+    learner = sinusoid_learner()
+    learner.trainable = False
+    with pytest.raises(ValueError, match="frozen"):
+        learner.adapt(tf.zeros((2, 1)), tf.zeros((2, 1)))
+
+
 @pytest.mark.parametrize(
     "loss, words",
     [
@@ -443,6 +513,20 @@ def test_wrong_loss_raises(loss, words):
         learner.compile(loss=loss)
     with pytest.raises(ValueError, match=words):
         learner.adapt(tf.zeros((3, 1)), tf.zeros((3, 1)))
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda learner, episode: learner.fit(episode, verbose=0),
+        lambda learner, episode: learner(episode.query_x),
+        lambda learner, episode: learner(tuple(episode)),
+    ],
+)
+def test_a_learner_given_something_else_says_what_it_takes(use):
+    episode = Episode.from_element(next(iter(mlutils.data.sinusoids(meta_batch=2))))
+    with pytest.raises(ValueError, match="A learner takes"):
+        use(sinusoid_learner(), episode)
 
 
 def test_not_an_episode_raises():

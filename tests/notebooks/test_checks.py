@@ -14,9 +14,17 @@ from tests.notebooks.plugin import numbers_agree
 from tools.execute import execute
 from tools.notebooks import ROOT
 
+# A picture's cell, and the same with one curve missing and with another legend.
+CURVES = """\
+fig, ax = plt.subplots()
+ax.plot([0, 1, 2], [0, 1, 4], label="first")
+ax.plot([0, 1, 2], [3, 1, 2], label="second")
+ax.legend()
+plt.show()"""
+
 SOURCES = (
     "import matplotlib.pyplot as plt\nprint('pi is about', 3.14159)",
-    "fig, ax = plt.subplots(figsize=(3, 2))\nax.plot([0, 1, 2], [0, 1, 4])\nplt.show()",
+    CURVES,
     "x = 1",
 )
 
@@ -48,6 +56,16 @@ def mirrored_picture(notebook):
     data["image/png"] = base64.b64encode(buffer.getvalue()).decode()
 
 
+def one_curve_more(notebook):
+    cell = notebook.cells[1]
+    cell.source = cell.source.replace("ax.legend", "ax.plot([0, 2], [2, 2])\nax.legend")
+
+
+def legend_swapped(notebook):
+    cell = notebook.cells[1]
+    cell.source = cell.source.replace("first", "another")
+
+
 def missing_picture(notebook):
     notebook.cells[1].outputs = []
 
@@ -72,6 +90,8 @@ def trained_far_off(notebook):
         (nothing, "3 passed"),
         (changed_digit, "3.14158"),
         (mirrored_picture, "Picture 1 differs by"),
+        (one_curve_more, "Picture 1 differs by"),
+        (legend_swapped, "Picture 1 differs by"),
         (missing_picture, "0 pictures are stored, 1 were drawn"),
         (never_run_cell, "This cell was never run"),
         (other_order, "stored execution count is 3, not 2"),
@@ -98,6 +118,8 @@ def test_each_fault_fails(stored, tmp_path, fault, words):
     [
         ("MAML  0.66 ± 0.07", "MAML 0.70 ± 0.11", True),
         ("MAML 0.66 ± 0.07", "MAML 0.96 ± 0.07", False),
+        ("400 steps", "401 steps", False),
+        ("shift -0.05", "shift 0.05", False),
         ("MAML 0.66", "MAML 0.66 0.66", False),
         ("MAML 0.66", "Reptile 0.66", False),
         ("loss -1.5e+01", "loss -1.6e+01", True),

@@ -43,6 +43,14 @@ def test_no_cell_ends_in_a_semicolon(notebook):
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_no_cell_is_empty_or_kept_from_the_comparison(notebook):
+    for cell in code_cells(notebook):
+        assert cell.source.strip(), "an empty code cell"
+        assert "NBVAL_" not in cell.source, cell.source
+        assert not [t for t in cell.metadata.get("tags", []) if t.startswith(("nbval", "raises"))]
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
 def test_every_picture_has_alternative_text(notebook):
     for cell in code_cells(notebook):
         if any("image/png" in output.get("data", {}) for output in cell.outputs):

@@ -1,0 +1,44 @@
+"""Checks of numbers that users pass in: what came, and what is allowed."""
+
+import math
+import operator
+from numbers import Real
+
+
+def check_count(name, value, least=1):
+    """``value`` as an int of at least ``least``.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    try:
+        count = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        count = None
+    if count is None or count < least:
+        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}.")
+    return count
+
+
+def check_rate(name, value):
+    """``value`` as a float, finite and not negative.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    fits = isinstance(value, Real) and not isinstance(value, bool)
+    if not fits or not math.isfinite(value) or value < 0:
+        raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}.")
+    return float(value)
+
+
+def check_seed(value):
+    """``value`` as an int from 0 to 2**32 - 1.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    seed = check_count("seed", value, least=0)
+    if seed >= 2**32:
+        raise ValueError(f"seed must be at most 2**32 - 1, got {value!r}.")
+    return seed
