@@ -4,9 +4,9 @@ import sys
 
 import matplotlib as mpl
 
-# Okabe & Ito's palette, readable with every kind of colour vision; its order here also
-# falls from dark to light, so that lines stay apart in grey.
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+# Okabe & Ito's palette, readable with every kind of colour vision, from dark to light.
+# In grey neighbours are close: figures also use line styles and labels.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 
 STYLE = {
     "figure.figsize": (6.4, 3.6),

@@ -11,10 +11,10 @@ def luminance(color):
     return 0.2126 * channels[0] + 0.7152 * channels[1] + 0.0722 * channels[2]
 
 
-def test_first_colors_can_be_read_on_white_and_told_apart_in_grey():
-    grey = [luminance(mpl.colors.to_rgb(color)) for color in plot.COLORS[:3]]
-    assert all(1.05 / (value + 0.05) >= 3 for value in grey)  # contrast with white
-    assert len(set(plot.COLORS)) == len(plot.COLORS)
+def test_colors_go_from_dark_to_light_and_the_first_can_be_read_on_white():
+    grey = [luminance(mpl.colors.to_rgb(color)) for color in plot.COLORS]
+    assert grey == sorted(grey)
+    assert all(1.05 / (value + 0.05) >= 3 for value in grey[:3])  # contrast of large text
 
 
 def test_style_is_applied_and_valid():
