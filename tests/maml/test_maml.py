@@ -279,6 +279,20 @@ def test_logged_validation_and_hand_computed_loss_agree():
     assert mlutils.evaluate(learner, batches, tasks=4).mean == pytest.approx(by_hand, rel=1e-5)
 
 
+def test_the_objective_is_the_query_loss_after_adaptation():
+    """eq-meta-objective and eq-maml-objective on the pocket numbers: L^Q(theta') = 1/4.
+
+    Negative controls: L^Q(theta) = 1/64 and L^S(theta') = 1/64 are other numbers.
+    """
+    episode = scalar_episode()
+    learner = scalar_learner()
+    assert float(learner.meta_loss(episode)) == pytest.approx(1 / 4)
+    before = float(scalar_learner(inner_steps=0).meta_loss(episode))
+    support, targets = episode[:2]
+    on_support = float(learner.meta_loss(Episode(support, targets, support, targets)))
+    assert (before, on_support) == pytest.approx((1 / 64, 1 / 64))
+
+
 def test_fit_follows_the_meta_gradient():
     learner = sinusoid_learner()
     learner.compile(optimizer=keras.optimizers.SGD(0.1), loss="mse")
