@@ -103,8 +103,19 @@ def evaluate(learner, episodes, tasks=600, metric=None, **adapt_options):
 
 
 def score(predict, episodes, tasks=600, metric=None):
-    """As ``evaluate``, for any ``predict`` from ``(support_x, support_y, query_x)`` to
-    predictions ``(tasks, Q, ...)``."""
+    """Score any rule, such as an exact ceiling, on new tasks; otherwise as ``evaluate``.
+
+    Args:
+        predict: from ``(support_x, support_y, query_x)``, a batch of tasks, to predictions
+            ``(tasks, Q, ...)``; TensorFlow code.
+        episodes, tasks, metric: as for ``evaluate``.
+
+    Returns:
+        A ``Score``.
+
+    Raises:
+        ValueError: as ``evaluate``.
+    """
     tasks = check_count("tasks", tasks)
     if metric not in (None, *METRICS):
         raise ValueError(f"metric must be one of {sorted(METRICS)} or None, got {metric!r}.")

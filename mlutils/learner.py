@@ -37,6 +37,9 @@ class MetaLearner(keras.Model):
     def unadapted(self):
         """The predictor before any support set: the "no adaptation" control.
 
+        Returns:
+            A predictor, as ``adapt`` does.
+
         Raises:
             NotImplementedError: if the method cannot predict without a support set.
         """
@@ -100,9 +103,7 @@ class MetaLearner(keras.Model):
                 "sizes do not depend on their number."
             )
         targets, predictions = map(tf.convert_to_tensor, (targets, predictions))
-        ranks = targets.shape.rank, predictions.shape.rank
-        labels = targets.dtype.is_integer and predictions.shape[-1] != 1
-        if None not in ranks and ranks[0] != ranks[1] - (labels and ranks[0] != ranks[1]):
+        if not comparable(targets, predictions):
             raise ValueError(
                 f"The targets have shape {targets.shape} and the predictions {predictions.shape}; "
                 "allowed are equal shapes, or integer labels without the last axis."
@@ -118,6 +119,9 @@ class MetaLearner(keras.Model):
         Args:
             episodes: an ``Episode`` with a leading axis of tasks, or the same as
                 ``((support_x, support_y, query_x), query_y)``.
+
+        Raises:
+            ValueError: if ``episodes`` is neither, or its shapes do not agree.
         """
         inputs, query_y = Episode.from_element(episodes).element
         predictions = self(inputs)
@@ -141,3 +145,12 @@ class MetaLearner(keras.Model):
         with tf.GradientTape() as tape:
             loss = self.meta_loss(episodes)
         return loss, tape.gradient(loss, self.trainable_variables, unconnected_gradients="zero")
+
+
+def comparable(targets, predictions):
+    """Whether the shapes agree without broadcasting: equal ranks, or labels beside logits."""
+    ranks = targets.shape.rank, predictions.shape.rank
+    if None in ranks or ranks[0] == ranks[1]:
+        return True
+    labels = targets.dtype.is_integer and predictions.shape[-1] != 1
+    return labels and ranks[0] == ranks[1] - 1

@@ -94,8 +94,13 @@ class BatchNorm(keras.layers.Layer):
     Keras's own layer forms the variance with ``tf.nn.moments``, which stops the gradient
     through the mean; that is right for first derivatives and wrong for second ones.
 
+    Inputs and outputs have one shape, ``(batch, ..., channels)``.
+
     Args:
-        epsilon: added to the variance.
+        epsilon: added to the variance, positive.
+
+    Raises:
+        ValueError: if ``epsilon`` is not positive.
     """
 
     def __init__(self, epsilon=1e-3, **kwargs):

@@ -40,7 +40,15 @@ def use_style():
 
 
 def label_line(axes, x, y, text, color, **options):
-    """Write ``text`` in ``color`` beside the point ``(x, y)``: a label instead of a legend."""
+    """Write ``text`` in ``color`` beside the point ``(x, y)``: a label instead of a legend.
+
+    Args:
+        axes: matplotlib axes.
+        x, y: the point, in the axes' data units.
+        text: the label.
+        color: its colour.
+        **options: of ``axes.annotate``; ``xytext`` is the distance from the point, in points.
+    """
     options = {"xytext": (6, 0), "va": "center", **options}
     axes.annotate(text, (x, y), textcoords="offset points", color=color, **options)
 
