@@ -10,6 +10,7 @@ from mlutils import data, plot
 from mlutils.episodes import Episode
 from mlutils.evaluation import Score, controls, evaluate
 from mlutils.exercises import judge
+from mlutils.few_shot import PrototypicalNetwork, RecurrentLearner
 from mlutils.learner import MetaLearner
 from mlutils.maml import MAML
 from mlutils.networks import BatchNorm, conv4, mlp
@@ -22,6 +23,8 @@ __all__ = [
     "BatchNorm",
     "Episode",
     "MetaLearner",
+    "PrototypicalNetwork",
+    "RecurrentLearner",
     "Score",
     "controls",
     "conv4",

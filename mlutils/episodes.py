@@ -76,14 +76,19 @@ def check_support(support_x, support_y, model=None):
 def check_labels(labels, model):
     """Raise if integer labels, where their values are known, are not 0..N-1 of the model."""
     outputs = shape_of(model, "output_shape")
-    if not labels.dtype.is_integer or outputs is None or not tf.executing_eagerly():
+    if labels.dtype.is_integer and outputs is not None and outputs[-1] not in (None, 1):
+        check_range(labels, outputs[-1])
+
+
+def check_range(labels, ways):
+    """Raise if integer labels, where their values are known, are not 0..ways-1."""
+    if not tf.executing_eagerly():
         return
     low, high = int(tf.reduce_min(labels)), int(tf.reduce_max(labels))
-    ways = outputs[-1]
-    if ways not in (None, 1) and (low < 0 or high >= ways):
+    if low < 0 or high >= ways:
         raise ValueError(
-            f"The labels run from {low} to {high}; allowed are 0 to {ways - 1}, because the model "
-            f"has {ways} outputs."
+            f"The labels run from {low} to {high}; allowed are 0 to {ways - 1}, because there are "
+            f"{ways} outputs."
         )
 
 

@@ -8,6 +8,12 @@ import tensorflow as tf
 
 from mlutils.checks import check_count
 from mlutils.episodes import Episode
+from mlutils.few_shot.prototypical import (
+    check_integers,
+    class_means,
+    count_ways,
+    minus_squared_distances,
+)
 from mlutils.networks import predict_with
 
 
@@ -239,21 +245,13 @@ def nearest_centroid(encoder, support_x, support_y, query_x):
     Returns:
         Minus the squared distances, ``(tasks, Q, N)``.
     """
-    if not support_y.dtype.is_integer:
-        raise ValueError(f"An encoder's centroids need integer labels, got {support_y.dtype.name}.")
+    ways = count_ways(check_integers(support_y))
 
     def embed(x):
         embeddings = map_tasks(lambda images: encoder(images, training=False), x)
         return tf.reshape(embeddings, tf.concat([tf.shape(x)[:2], [-1]], 0))
 
-    support, query = embed(support_x), embed(query_x)
-    ways = tf.cast(tf.reduce_max(support_y) + 1, tf.int32)
-    of_class = tf.one_hot(support_y, ways, dtype=support.dtype)
-    counts = tf.reduce_sum(of_class, axis=1)[..., tf.newaxis]
-    tf.debugging.assert_positive(counts, "Each task needs a support example of every class.")
-    centroids = tf.einsum("tsn,tsd->tnd", of_class, support) / counts
-    differences = query[:, :, tf.newaxis] - centroids[:, tf.newaxis]
-    return -tf.reduce_sum(tf.square(differences), axis=-1)
+    return minus_squared_distances(embed(query_x), class_means(embed(support_x), support_y, ways))
 
 
 class FromScratch:

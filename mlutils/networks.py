@@ -20,6 +20,34 @@ def mlp(input_size=1, hidden=(40, 40), outputs=1, activation="relu"):
     return keras.Sequential([keras.Input((input_size,)), *layers, keras.layers.Dense(outputs)])
 
 
+def check_network(model, name="model"):
+    """Raise unless ``model`` is a built Keras model that can run on one task at a time.
+
+    Args:
+        model: what was passed.
+        name: the argument's name, for the messages.
+
+    Raises:
+        TypeError: if it is not a Keras model.
+        ValueError: if it is not built, or holds a trainable ``BatchNormalization``.
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"{name} must be a keras.Model, got {type(model).__name__}.")
+    if not model.built:
+        raise ValueError(
+            f"The {name} {model.name!r} has no weights yet: begin it with keras.Input(shape), "
+            "or call it once on an input."
+        )
+    layers = model._flatten_layers(include_self=False)
+    if any(isinstance(x, keras.layers.BatchNormalization) and x.trainable for x in layers):
+        raise ValueError(
+            f"The {name} holds a trainable keras.layers.BatchNormalization. Its running "
+            "statistics mix all tasks and would never be updated here, and its second "
+            "derivative is wrong. Use mlutils.BatchNorm, which normalises each task by "
+            "itself, or freeze the layer (layer.trainable = False)."
+        )
+
+
 def predict_with(model, weights, x):
     """A model's predictions with other weights in place of its own; nothing is assigned.
 

@@ -177,7 +177,7 @@ def test_a_learner_without_a_model_has_fewer_controls():
 
 def test_centroids_of_a_regression_raise():
     identity = keras.Sequential([keras.Input((1,)), keras.layers.Activation("linear")])
-    with pytest.raises(ValueError, match="integer labels, got float32"):
+    with pytest.raises(ValueError, match="dtype float32; classes need integer labels"):
         mlutils.controls(Constant(), mlutils.data.sinusoids(), tasks=25, encoder=identity)
 
 
@@ -195,7 +195,7 @@ def test_a_class_without_support_raises():
     (episode,) = blobs(tasks=2)
     inputs = (episode.support_x, tf.ones_like(episode.support_y), episode.query_x)
     identity = keras.Sequential([keras.Input((4,)), keras.layers.Activation("linear")])
-    with pytest.raises(tf.errors.InvalidArgumentError, match="of every class"):
+    with pytest.raises(ValueError, match="of every class"):
         mlutils.evaluation.nearest_centroid(identity, *inputs)
 
 

@@ -5,6 +5,7 @@ import math
 import tensorflow as tf
 
 from mlutils.checks import check_count, check_seed
+from mlutils.data.pipeline import endless
 from mlutils.episodes import Episode
 
 AMPLITUDE = (0.1, 5.0)
@@ -36,15 +37,11 @@ def sinusoids(shots=10, queries=10, meta_batch=25, seed=0):
     shots, queries = check_count("shots", shots), check_count("queries", queries)
     meta_batch, seed = check_count("meta_batch", meta_batch), check_seed(seed)
 
-    def sample(index):
-        def uniform(stream, shape, bounds):
-            seeds = tf.stack([tf.constant(seed + stream * 2**32, tf.int64), index])
-            return tf.random.stateless_uniform(shape, seeds, *bounds)
-
-        amplitude = uniform(0, (meta_batch, 1, 1), AMPLITUDE)
-        phase = uniform(1, (meta_batch, 1, 1), PHASE)
-        x = uniform(2, (meta_batch, shots + queries, 1), X)
+    def sample(draws):
+        amplitude = draws.uniform((meta_batch, 1, 1), *AMPLITUDE)
+        phase = draws.uniform((meta_batch, 1, 1), *PHASE)
+        x = draws.uniform((meta_batch, shots + queries, 1), *X)
         y = amplitude * tf.sin(x - phase)
         return Episode(x[:, :shots], y[:, :shots], x[:, shots:], y[:, shots:]).element
 
-    return tf.data.Dataset.counter().map(sample).prefetch(tf.data.AUTOTUNE)
+    return endless(sample, seed)

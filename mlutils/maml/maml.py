@@ -8,7 +8,7 @@ import tensorflow as tf
 from mlutils.checks import check_count, check_rate
 from mlutils.episodes import check_labels, check_support
 from mlutils.learner import MetaLearner
-from mlutils.networks import predict_with
+from mlutils.networks import check_network, predict_with
 
 
 @keras.saving.register_keras_serializable(package="mlutils")
@@ -42,7 +42,10 @@ class MAML(MetaLearner):
 
     def __init__(self, model, inner_lr=0.01, inner_steps=1, first_order=False, **kwargs):
         super().__init__(**kwargs)
-        check_model(model, first_order)
+        check_network(model)
+        if not model.trainable_variables:
+            raise ValueError(f"The model {model.name!r} has no trainable weights to adapt.")
+        check_second_order(model, first_order)
         self.model = model
         self.inner_lr = check_rate("inner_lr", inner_lr)
         self.inner_steps = check_count("inner_steps", inner_steps, least=0)
@@ -115,24 +118,9 @@ class MAML(MetaLearner):
         return cls(**config)
 
 
-def check_model(model, first_order):
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"model must be a keras.Model, got {type(model).__name__}.")
-    if not model.built:
-        raise ValueError(
-            f"The model {model.name!r} has no weights yet: begin it with keras.Input(shape), "
-            "or call it once on an input."
-        )
-    if not model.trainable_variables:
-        raise ValueError(f"The model {model.name!r} has no trainable weights to adapt.")
+def check_second_order(model, first_order):
+    """Raise or warn about layers whose second derivatives fail or are wrong."""
     layers = model._flatten_layers(include_self=False)
-    if any(isinstance(x, keras.layers.BatchNormalization) and x.trainable for x in layers):
-        raise ValueError(
-            "The model holds a trainable keras.layers.BatchNormalization. Its running "
-            "statistics mix all tasks and would never be updated here, and its second "
-            "derivative is wrong. Use mlutils.BatchNorm, which normalises each task by "
-            "itself, or freeze the layer (layer.trainable = False)."
-        )
     looping = [layer.name for layer in layers if getattr(layer, "unroll", None) is False]
     if looping:
         raise ValueError(

@@ -1,0 +1,66 @@
+"""Characters of many scripts, each drawn several times: what few-shot learners practise on."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlutils.data.sampling import episodes
+
+
+@dataclass(frozen=True)
+class Characters:
+    """Drawings of characters, each character a class.
+
+    Attributes:
+        images: uint8 ``(classes, drawings, height, width, 1)``, ink 255, paper 0.
+        names: the characters' names, ``(classes,)`` strings.
+        scripts: the name of each character's script, ``(classes,)`` strings.
+        source: where they come from, to be shown beside every result.
+    """
+
+    images: np.ndarray
+    names: tuple[str, ...]
+    scripts: tuple[str, ...]
+    source: str
+
+    def __len__(self):
+        """The number of classes."""
+        return len(self.images)
+
+    def __repr__(self):
+        drawings = self.images.shape[1]
+        return (
+            f"{len(self)} characters of {len(set(self.scripts))} scripts, "
+            f"{drawings} drawings each ({self.source})"
+        )
+
+    @property
+    def x(self):
+        """All drawings, ``(classes * drawings, height, width, 1)``."""
+        return self.images.reshape(-1, *self.images.shape[2:])
+
+    @property
+    def y(self):
+        """Their classes, int ``(classes * drawings,)``."""
+        return np.repeat(np.arange(len(self)), self.images.shape[1])
+
+    def episodes(self, **options):
+        """Endless N-way K-shot tasks: ``mlutils.data.episodes`` with these ``x`` and ``y``.
+
+        Args:
+            **options: its ``ways``, ``shots``, ``queries``, ``meta_batch`` and ``seed``.
+        """
+        return episodes(self.x, self.y, **options)
+
+    def of_scripts(self, scripts):
+        """The characters of some scripts only.
+
+        Raises:
+            ValueError: if a script is not among these.
+        """
+        unknown = sorted(set(scripts) - set(self.scripts))
+        if unknown:
+            raise ValueError(f"No such scripts: {unknown}; there are {sorted(set(self.scripts))}.")
+        kept = [i for i, script in enumerate(self.scripts) if script in scripts]
+        names, kinds = (tuple(v[i] for i in kept) for v in (self.names, self.scripts))
+        return Characters(self.images[kept], names, kinds, self.source)

@@ -1,0 +1,191 @@
+"""Glyphs: synthetic drawings of characters, rendered from the fonts that matplotlib ships."""
+
+import hashlib
+import unicodedata
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import PIL
+
+from mlutils.checks import check_seed
+from mlutils.data import rendering
+from mlutils.data.cache import cached_arrays
+from mlutils.data.characters import Characters
+
+SOURCE = "synthetic: rendered from the DejaVu fonts and distorted"
+DRAWINGS = 20
+
+# Scripts and notations, with the ranges of their code points.  No combining marks, digits or
+# ready-made combinations; of near-duplicates only the first in this order is kept.
+SCRIPTS = {
+    "train": {
+        "Latin": [(0x41, 0x250), (0x1E00, 0x1F00), (0x2C60, 0x2C80), (0xA720, 0xA800)],
+        "Phonetic": [(0x250, 0x2B0), (0x1D00, 0x1DC0)],
+        "Cyrillic": [(0x400, 0x530), (0xA640, 0xA6A0)],
+        "Canadian syllabics": [(0x1400, 0x1680), (0x18B0, 0x1900)],
+        "Letterlike symbols": [(0x2100, 0x2190)],
+        "Arrows": [(0x2190, 0x2200), (0x27F0, 0x2800), (0x2900, 0x2980), (0x2B00, 0x2B30)],
+        "Mathematical operators": [(0x2200, 0x2300), (0x27C0, 0x27F0), (0x2980, 0x2B00)],
+        "Technical symbols": [(0x2300, 0x2336), (0x237B, 0x2400)],
+        "Geometric shapes": [(0x25A0, 0x2600)],
+        "Miscellaneous symbols": [(0x2600, 0x2700)],
+        "Dingbats": [(0x2700, 0x27C0)],
+        "Emoticons": [(0x1F600, 0x1F650)],
+    },
+    "validation": {
+        "Greek": [(0x370, 0x3E2), (0x3F0, 0x400)],
+        "Coptic": [(0x3E2, 0x3F0), (0x2C80, 0x2D00)],
+        "N'Ko": [(0x7C0, 0x800)],
+        "Lisu": [(0xA4D0, 0xA500)],
+        "Old Italic": [(0x10300, 0x10330)],
+        "APL": [(0x2336, 0x237B)],
+        "Currency": [(0x24, 0x25), (0xA2, 0xA6), (0x20A0, 0x20D0)],
+    },
+    "test": {
+        "Armenian": [(0x530, 0x590)],
+        "Hebrew": [(0x590, 0x600)],
+        "Arabic": [(0x600, 0x700), (0x750, 0x780)],
+        "Lao": [(0xE80, 0xF00)],
+        "Georgian Asomtavruli": [(0x10A0, 0x10D0)],
+        "Georgian Mkhedruli": [(0x10D0, 0x1100)],
+        "Georgian Nuskhuri": [(0x2D00, 0x2D30)],
+        "Ogham": [(0x1680, 0x16A0)],
+        "Tifinagh": [(0x2D30, 0x2D80)],
+    },
+}
+SPLITS = tuple(SCRIPTS)
+RANGES = {script: ranges for part in SCRIPTS.values() for script, ranges in part.items()}
+
+# Two characters are near-duplicates if the cosine between their blurred prints, both of one size,
+# is at least this.  A and Alpha have 1; E and F .9.
+DUPLICATE = 0.95
+
+# Standard deviations of what a script's n-th drawer does to all its characters, and of what each
+# drawing adds.  Calibrated so that the nearest neighbour in pixels is right about as often as on
+# Omniglot: 44 % of 5-way and 24 % of 20-way 1-shot queries (measured there).
+OF_DRAWER = {"rotation": 0.10, "slant": 0.20, "aspect": 0.15, "scale": 0.08}
+OF_DRAWING = {"rotation": 0.07, "slant": 0.10, "aspect": 0.10, "scale": 0.08}
+SHIFT, BEND = 0.10, 0.20
+
+
+def glyphs(split=None, seed=0):
+    """Synthetic drawings of the characters of many scripts, split by script.
+
+    Every character that the DejaVu fonts know of 28 scripts and notations, near-duplicates
+    removed, is drawn 20 times at 28 x 28 pixels.  The n-th drawings of a script's characters
+    have one "drawer": a font face and a way of slanting and stretching; each drawing adds an
+    affine and an elastic distortion of its own.
+    The first call takes some seconds; the arrays are then kept in Keras's cache folder.
+
+    Args:
+        split: ``"train"``, ``"validation"`` or ``"test"``, which share no script; None for all.
+        seed: of the distortions, 0 to 2**32 - 1.
+
+    Returns:
+        ``Characters``, whose names are the characters themselves.
+
+    Raises:
+        ValueError: for an unknown ``split`` or a seed out of range.
+    """
+    if split not in (None, *SPLITS):
+        raise ValueError(f"split must be one of {SPLITS} or None, got {split!r}.")
+    seed = check_seed(seed)
+    arrays = cached_arrays(f"glyphs-{recipe()}-{seed}.npz", lambda: make(seed), fits)
+    names = tuple(map(chr, arrays["code_points"]))
+    scripts = tuple(tuple(RANGES)[i] for i in arrays["scripts"])
+    everything = Characters(arrays["images"], names, scripts, SOURCE)
+    return everything if split is None else everything.of_scripts(set(SCRIPTS[split]))
+
+
+def recipe():
+    """A short digest of everything that decides what the pictures look like, but for the seed."""
+    sources = b"".join(Path(file).read_bytes() for file in (__file__, rendering.__file__))
+    versions = f"{matplotlib.__version__} {PIL.__version__}".encode()
+    return hashlib.sha256(sources + versions).hexdigest()[:12]
+
+
+def fits(arrays):
+    """Whether a cache file holds what ``make`` makes."""
+    shape = (len(arrays["code_points"]), DRAWINGS, rendering.SIZE, rendering.SIZE, 1)
+    images = arrays["images"]
+    return images.dtype == np.uint8 and images.shape == shape and len(arrays["scripts"]) == shape[0]
+
+
+def make(seed):
+    """Render and distort all characters: a dict of arrays.
+
+    ``images`` uint8 ``(classes, DRAWINGS, 28, 28, 1)``, ``code_points`` and ``scripts`` int32
+    ``(classes,)``, scripts by their position in ``RANGES``.
+    """
+    random = np.random.default_rng(seed)
+    kept = distinct(candidates())
+    images = [drawn(script, kept, random) for script in RANGES]
+    return {
+        "images": np.concatenate(images)[..., np.newaxis],
+        "code_points": np.array([ord(c) for s in RANGES for c in kept[s]], np.int32),
+        "scripts": np.repeat(np.arange(len(RANGES)), [len(kept[s]) for s in RANGES]),
+    }
+
+
+def candidates():
+    """All characters of each script that a face can draw and that no other ones compose."""
+    return {
+        script: [
+            character
+            for start, stop in ranges
+            for character in map(chr, range(start, stop))
+            if unicodedata.category(character)[0] in "LNS"
+            and unicodedata.normalize("NFKD", character) == character
+            and rendering.faces_of(character)
+        ]
+        for script, ranges in RANGES.items()
+    }
+
+
+def distinct(characters):
+    """The same dict without near-duplicates, of which the first is kept."""
+    found = {script: [] for script in characters}
+    seen = np.zeros((0, rendering.SIZE**2), np.float32)
+    for script, members in characters.items():
+        prints = [rendering.printed(c, rendering.faces_of(c)[0]) for c in members]
+        members = [c for c, p in zip(members, prints, strict=True) if p is not None]
+        prints = blurred(np.stack([p for p in prints if p is not None]))
+        for character, picture in zip(members, prints, strict=True):
+            if np.max(seen @ picture, initial=0) < DUPLICATE:
+                found[script].append(character)
+                seen = np.concatenate([seen, picture[np.newaxis]])
+    return found
+
+
+def blurred(prints):
+    """Prints at half their resolution, blurred and scaled to length one: ``(n, SIZE²)``."""
+    side = rendering.SIZE
+    picture = prints.reshape(-1, side, 2, side, 2).mean(axis=(2, 4), dtype=np.float32)
+    for axis in (1, 2):
+        weights = ((-2, 1), (-1, 2), (0, 3), (1, 2), (2, 1))  # a triangle of five pixels
+        picture = sum(weight * np.roll(picture, shift, axis) for shift, weight in weights)
+    flat = picture.reshape(len(prints), -1)
+    return flat / np.linalg.norm(flat, axis=1, keepdims=True)
+
+
+def drawn(script, kept, random):
+    """All drawings of a script's characters, ``(characters, DRAWINGS, SIZE, SIZE)``."""
+    characters = kept[script]
+    shape = len(characters), DRAWINGS
+    face = random.integers(len(rendering.FACES), size=DRAWINGS)
+    manner = {what: random.normal(0, spread, DRAWINGS) for what, spread in OF_DRAWER.items()}
+    for what, spread in OF_DRAWING.items():
+        manner[what] = manner[what] + random.normal(0, spread, shape)
+    prints = []
+    for character in characters:
+        printed = [rendering.printed(character, f) for f in rendering.faces_of(character)]
+        prints += [printed[f % len(printed)] for f in face]
+    count = len(prints)
+    pictures = rendering.distorted(
+        np.stack(prints),
+        rendering.affine(**manner).reshape(count, 2, 2),
+        random.normal(0, SHIFT, (count, 2)),
+        random.normal(0, BEND, (count, 2, rendering.KNOTS, rendering.KNOTS)),
+    )
+    return pictures.reshape(*shape, rendering.SIZE, rendering.SIZE)

@@ -1,0 +1,99 @@
+"""Linear regression tasks whose best learner is known exactly."""
+
+import numpy as np
+import tensorflow as tf
+
+from mlutils.checks import check_count, check_rate, check_seed
+from mlutils.data.pipeline import endless
+from mlutils.episodes import Episode
+
+
+class LinearGaussian:
+    """Tasks ``y = theta . x + noise`` (:eq:`eq-linear-task`), and their exact ceiling.
+
+    Each task has a theta of its own from N(mean, spread² I); x is drawn from N(0, I), the
+    noise from N(0, noise²).  Who knows mean, spread and noise can do no better on a support set
+    than the Bayes predictor.
+
+    Args:
+        mean: mu, the ``(d,)`` weights that the tasks have in common.
+        spread: tau, 0 or more: how far a task's theta strays from mu in each direction.
+        noise: sigma, positive: the standard deviation of the noise on y.
+
+    Raises:
+        ValueError: if ``mean`` is not a vector of finite numbers, or ``spread`` or ``noise`` out
+            of range.
+    """
+
+    def __init__(self, mean, spread=1.0, noise=0.5):
+        mean = np.asarray(mean, np.float32)
+        if mean.ndim != 1 or mean.size == 0 or not np.isfinite(mean).all():
+            raise ValueError(f"mean must be a vector of finite numbers, got {mean!r}.")
+        self.mean = mean
+        self.spread, self.noise = check_rate("spread", spread), check_rate("noise", noise)
+        if self.noise == 0:
+            raise ValueError("noise must be positive, got 0.")
+
+    def episodes(self, shots=5, queries=10, meta_batch=25, seed=0):
+        """Endless batches of tasks.
+
+        Args:
+            shots: K, support points per task; 0 gives an empty support set.
+            queries: query points per task.
+            meta_batch: tasks per batch.
+            seed: 0 to 2**32 - 1.  The same seed gives the same batches, each time they are
+                iterated.
+
+        Returns:
+            A ``tf.data.Dataset`` of ``((support_x, support_y, query_x), query_y)``, float32, of
+            shapes ``(meta_batch, points, d)`` for x and ``(meta_batch, points, 1)`` for y.
+
+        Raises:
+            ValueError: if a size or the seed is out of range.
+        """
+        shots, queries = check_count("shots", shots, least=0), check_count("queries", queries)
+        meta_batch, seed = check_count("meta_batch", meta_batch), check_seed(seed)
+        d = self.mean.size
+
+        def sample(draws):
+            theta = self.mean[:, None] + self.spread * draws.normal((meta_batch, d, 1))
+            x = draws.normal((meta_batch, shots + queries, d))
+            y = x @ theta + self.noise * draws.normal((meta_batch, shots + queries, 1))
+            return Episode(x[:, :shots], y[:, :shots], x[:, shots:], y[:, shots:]).element
+
+        return endless(sample, seed)
+
+    def bayes(self, inputs):
+        """The Bayes predictor (:eq:`eq-linear-bayes`): the ceiling, for ``evaluation.score``.
+
+        Args:
+            inputs: ``(support_x, support_y, query_x)``, a batch of tasks.
+
+        Returns:
+            Predictions ``(tasks, Q, 1)``.
+        """
+        support_x, support_y, query_x = map(tf.convert_to_tensor, inputs)
+        mean = tf.cast(self.mean[:, None], support_x.dtype)
+        surprise = support_y - support_x @ mean
+        return query_x @ (mean + self._gain(support_x) @ surprise)
+
+    def floor(self, support_x):
+        """The squared error that the Bayes predictor expects to make (:eq:`eq-linear-floor`).
+
+        Args:
+            support_x: ``(tasks, S, d)``.
+
+        Returns:
+            ``(tasks,)``, averaged over theta, the noise, and a query x from N(0, I).
+        """
+        support_x = tf.convert_to_tensor(support_x)
+        explained = tf.linalg.trace(self._gain(support_x) @ support_x)
+        return self.noise**2 + self.spread**2 * (self.mean.size - explained)
+
+    def _gain(self, support_x):
+        """``tau² X' (tau² X X' + sigma² I)^-1``: how an error on S moves theta, (tasks, d, S)."""
+        cross = self.spread**2 * support_x
+        points = tf.shape(support_x)[-2]
+        covariance = cross @ tf.linalg.matrix_transpose(support_x)
+        covariance += self.noise**2 * tf.eye(points, dtype=support_x.dtype)
+        return tf.linalg.matrix_transpose(tf.linalg.solve(covariance, cross))
