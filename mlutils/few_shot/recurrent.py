@@ -14,12 +14,10 @@ from mlutils.networks import check_network
 class RecurrentLearner(MetaLearner):
     """An LSTM that adapts by reading (Hochreiter, Younger & Conwell, ICANN 2001).
 
-    Adapting changes no weight either: what is learned of a task is the LSTM's state, an
-    *internal* memory (:eq:`eq-recurrent-state`).  The state after the support set is the
-    predictor's; every query takes one more step from it, for itself
-    (:eq:`eq-recurrent-prediction`).
-    Labels come one step late, as in Santoro et al. (ICML 2016): with x_i the LSTM reads the
-    label of x_{i-1}, so that every step asks the same question, "what is this?".
+    Adapting changes no weight: what is learned of a task is the LSTM's state, an *internal*
+    memory.  The LSTM reads the support set as a sequence of examples with their labels
+    (:eq:`eq-recurrent-state`); every query then takes one more step from the state that is left,
+    for itself and without a label (:eq:`eq-recurrent-prediction`).
 
     The order of the support set matters.  Other numbers of shots than in training work; the
     number of outputs is fixed.
@@ -69,28 +67,23 @@ class RecurrentLearner(MetaLearner):
         support_x, support_y = tf.convert_to_tensor(support_x), tf.convert_to_tensor(support_y)
         check_support(support_x, support_y, self.encoder)
         labels = self.as_vectors(support_y)
-        # Labels come one step late: 0, y_1, ..., y_{S-1} in, and y_S with the query.
-        late = tf.concat([tf.zeros_like(labels[:1]), labels[:-1]], axis=0)
-        steps = tf.concat([self.embed(support_x), late], axis=1)
+        examples = tf.concat([self.embed(support_x), labels], axis=1)
         state = self.empty_memory()
-        for i in range(steps.shape[0]):
-            _, state = self.cell(steps[i : i + 1], state)
-        return lambda query_x: self.predict_from(state, labels[-1:], query_x)
+        for i in range(examples.shape[0]):
+            _, state = self.cell(examples[i : i + 1], state)
+        return lambda query_x: self.predict_from(state, query_x)
 
     def unadapted(self):
         """One step from the empty memory."""
-        nothing = tf.zeros((1, self.outputs_per_query), self.compute_dtype)
-        return lambda query_x: self.predict_from(self.empty_memory(), nothing, query_x)
+        return lambda query_x: self.predict_from(self.empty_memory(), query_x)
 
-    def predict_from(self, state, last_label, query_x):
+    def predict_from(self, state, query_x):
         """Each query's own step from ``state`` (:eq:`eq-recurrent-prediction`)."""
         queries = self.embed(query_x)
-
-        def for_each(row):
-            return tf.repeat(row, tf.shape(queries)[0], axis=0)
-
-        steps = tf.concat([queries, for_each(last_label)], axis=1)
-        output, _ = self.cell(steps, [for_each(s) for s in state])
+        number = tf.shape(queries)[0]
+        no_label = tf.zeros((number, self.outputs_per_query), queries.dtype)
+        states = [tf.repeat(s, number, axis=0) for s in state]
+        output, _ = self.cell(tf.concat([queries, no_label], axis=1), states)
         return self.head(output)
 
     def embed(self, x):
