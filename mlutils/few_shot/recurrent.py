@@ -69,8 +69,8 @@ class RecurrentLearner(MetaLearner):
         labels = self.as_vectors(support_y)
         examples = tf.concat([self.embed(support_x), labels], axis=1)
         state = self.empty_memory()
-        for i in range(examples.shape[0]):
-            _, state = self.cell(examples[i : i + 1], state)
+        for example in tf.split(examples, examples.shape[0]):
+            _, state = self.cell(example, state)
         return lambda query_x: self.predict_from(state, query_x)
 
     def unadapted(self):
@@ -82,7 +82,7 @@ class RecurrentLearner(MetaLearner):
         queries = self.embed(query_x)
         number = tf.shape(queries)[0]
         no_label = tf.zeros((number, self.outputs_per_query), queries.dtype)
-        states = [tf.repeat(s, number, axis=0) for s in state]
+        states = [tf.broadcast_to(s, (number, self.cell.units)) for s in state]
         output, _ = self.cell(tf.concat([queries, no_label], axis=1), states)
         return self.head(output)
 
