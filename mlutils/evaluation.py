@@ -8,12 +8,7 @@ import tensorflow as tf
 
 from mlutils.checks import check_count
 from mlutils.episodes import Episode
-from mlutils.few_shot.prototypical import (
-    check_integers,
-    class_means,
-    count_ways,
-    minus_squared_distances,
-)
+from mlutils.few_shot.prototypical import class_means, minus_squared_distances
 from mlutils.networks import predict_with
 
 
@@ -245,13 +240,12 @@ def nearest_centroid(encoder, support_x, support_y, query_x):
     Returns:
         Minus the squared distances, ``(tasks, Q, N)``.
     """
-    ways = count_ways(check_integers(support_y))
 
     def embed(x):
         embeddings = map_tasks(lambda images: encoder(images, training=False), x)
         return tf.reshape(embeddings, tf.concat([tf.shape(x)[:2], [-1]], 0))
 
-    return minus_squared_distances(embed(query_x), class_means(embed(support_x), support_y, ways))
+    return minus_squared_distances(embed(query_x), class_means(embed(support_x), support_y))
 
 
 class FromScratch:

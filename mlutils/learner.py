@@ -62,6 +62,16 @@ class MetaLearner(keras.Model):
         Raises:
             ValueError: if the shapes do not agree.
         """
+        inputs = self.three_tensors(inputs)
+
+        def one_task(task):
+            support_x, support_y, query_x = task
+            return self.adapt(support_x, support_y, **adapt_options)(query_x)
+
+        return tf.vectorized_map(one_task, inputs, warn=False)
+
+    def three_tensors(self, inputs):
+        """``(support_x, support_y, query_x)`` of a batch of tasks as tensors, or a ValueError."""
         if not isinstance(inputs, (tuple, list)) or len(inputs) != 3:
             raise ValueError(
                 "A learner takes (support_x, support_y, query_x); got "
@@ -71,12 +81,7 @@ class MetaLearner(keras.Model):
             )
         support_x, support_y, query_x = map(tf.convert_to_tensor, inputs)
         check_batch(support_x, support_y, query_x)
-
-        def one_task(task):
-            support_x, support_y, query_x = task
-            return self.adapt(support_x, support_y, **adapt_options)(query_x)
-
-        return tf.vectorized_map(one_task, (support_x, support_y, query_x), warn=False)
+        return support_x, support_y, query_x
 
     def task_loss(self, targets, predictions):
         """The compiled loss as a scalar: its mean over all examples.

@@ -1,18 +1,14 @@
 """Prototypical networks: classify by the nearest class mean in a learned embedding."""
 
-import math
-
 import keras
 import numpy as np
 import tensorflow as tf
 
-from mlutils.episodes import check_support
-from mlutils.learner import MetaLearner
-from mlutils.networks import check_network
+from mlutils.few_shot.encoder_learner import EncoderLearner
 
 
 @keras.saving.register_keras_serializable(package="mlutils")
-class PrototypicalNetwork(MetaLearner):
+class PrototypicalNetwork(EncoderLearner):
     """Prototypical network (Snell, Swersky & Zemel, NeurIPS 2017): a learned metric.
 
     ``adapt`` embeds the support set and averages each class into a prototype
@@ -20,8 +16,8 @@ class PrototypicalNetwork(MetaLearner):
     embedding to the prototypes (:eq:`eq-prototype-logits`).
     All that is learned is the encoder; no weight changes during adaptation.
 
-    The number of ways and shots may differ from task to task and from training.
-    The encoder is always run with ``training=False``: dropout is inert.
+    Labels ``support_y`` are ``(S,)`` integers 0..N-1, at least one of each, in any order.  The
+    numbers of ways and shots may differ from those in training.
 
     Args:
         encoder: a built Keras model from inputs ``(batch, ...)`` to embeddings ``(batch, ...)``,
@@ -32,112 +28,57 @@ class PrototypicalNetwork(MetaLearner):
         ValueError: if it is not built, or holds a trainable ``BatchNormalization``.
     """
 
-    def __init__(self, encoder, **kwargs):
-        super().__init__(**kwargs)
-        check_network(encoder, "encoder")
-        self.encoder = encoder
-        self.built = True
+    def summarize(self, support, labels):
+        """The prototypes ``(tasks, N, features)`` (:eq:`eq-prototype`)."""
+        return class_means(support, labels)
 
-    def adapt(self, support_x, support_y, ways=None):
-        """Compute one task's prototypes (:eq:`eq-prototype`).
-
-        Args:
-            support_x: ``(S, ...)``.
-            support_y: ``(S,)`` integers 0..N-1, at least one of each, in any order.
-            ways: N; by default the largest label plus one.
-
-        Returns:
-            A predictor from query inputs ``(Q, ...)`` to logits ``(Q, N)``.
-
-        Raises:
-            ValueError: if the support set is empty, has not one integer label per input, or
-                a class without examples.
-        """
-        support_x, support_y = tf.convert_to_tensor(support_x), tf.convert_to_tensor(support_y)
-        check_support(support_x, support_y, self.encoder)
-        check_integers(support_y)
-        if ways is None:
-            ways = count_ways(support_y)
-        prototypes = class_means(self.embed(support_x), support_y, ways)
-        return lambda query_x: minus_squared_distances(self.embed(query_x), prototypes)
-
-    def call(self, inputs, training=None, ways=None):
-        """As ``MetaLearner.call``; all tasks of a batch have the same number of ways."""
-        if ways is None and isinstance(inputs, (tuple, list)) and len(inputs) == 3:
-            ways = count_ways(check_integers(tf.convert_to_tensor(inputs[1])))
-        return super().call(inputs, training, ways=ways)
-
-    def embed(self, x):
-        """The embeddings ``(batch, features)`` of inputs ``(batch, ...)``."""
-        return flat(self.encoder(x, training=False))
-
-    def get_config(self):
-        encoder = keras.saving.serialize_keras_object(self.encoder)
-        return {**super().get_config(), "encoder": encoder}
-
-    @classmethod
-    def from_config(cls, config):
-        encoder = keras.saving.deserialize_keras_object(config["encoder"])
-        return cls(**{**config, "encoder": encoder})
+    def answer(self, summary, queries):
+        """The logits ``(tasks, Q, N)`` (:eq:`eq-prototype-logits`)."""
+        return minus_squared_distances(queries, summary)
 
 
-def flat(embeddings):
-    """``(batch, ...)`` as ``(batch, features)``."""
-    return tf.reshape(embeddings, (tf.shape(embeddings)[0], math.prod(embeddings.shape[1:])))
-
-
-def class_means(embeddings, labels, ways):
-    """The prototypes c_n (:eq:`eq-prototype`), for one task or with leading axes for many.
+def class_means(embeddings, labels):
+    """The mean embedding of each class (:eq:`eq-prototype`).
 
     Args:
-        embeddings: ``(..., S, features)``.
-        labels: ``(..., S)`` integers 0..N-1, at least one of each.
-        ways: N.
+        embeddings: ``(tasks, S, features)``.
+        labels: ``(tasks, S)`` integers 0..N-1, at least one of each in every task.
 
     Returns:
-        ``(..., N, features)``.
+        ``(tasks, N, features)``.
+
+    Raises:
+        ValueError: if the labels are not of that kind (where only running the graph shows it,
+            TensorFlow's ``InvalidArgumentError``).
     """
-    of_class = tf.one_hot(labels, ways, dtype=embeddings.dtype)  # (..., S, N)
+    of_class = tf.one_hot(labels, count_ways(labels), dtype=embeddings.dtype)  # (tasks, S, N)
     sums = tf.matmul(of_class, embeddings, transpose_a=True)
-    return sums / tf.reduce_sum(of_class, axis=-2)[..., tf.newaxis]
+    return sums / tf.reduce_sum(of_class, axis=1)[..., tf.newaxis]
 
 
 def minus_squared_distances(queries, prototypes):
-    """The logits of :eq:`eq-prototype-logits`, for one task or with leading axes for many.
+    """Minus the squared Euclidean distances (:eq:`eq-prototype-logits`).
 
     Args:
-        queries: ``(..., Q, features)``.
-        prototypes: ``(..., N, features)``.
+        queries: ``(tasks, Q, features)``.
+        prototypes: ``(tasks, N, features)``.
 
     Returns:
-        ``(..., Q, N)``.
+        ``(tasks, Q, N)``.
     """
-    differences = queries[..., :, tf.newaxis, :] - prototypes[..., tf.newaxis, :, :]
+    differences = queries[:, :, tf.newaxis] - prototypes[:, tf.newaxis]
     return -tf.reduce_sum(tf.square(differences), axis=-1)
 
 
-def check_integers(support_y):
-    """``support_y`` if it holds integers.
-
-    Raises:
-        ValueError: if not.
-    """
-    if not support_y.dtype.is_integer:
-        raise ValueError(
-            f"support_y has dtype {support_y.dtype.name}; classes need integer labels 0..N-1."
-        )
-    return support_y
-
-
 def count_ways(labels):
-    """N, one more than the largest label of one task ``(S,)`` or of a batch ``(tasks, S)``.
-
-    Raises:
-        ValueError: if a task has no example of some class (in a graph, TensorFlow's
-            ``InvalidArgumentError``).
-    """
+    """N of a batch of tasks with labels ``(tasks, S)``; raises as ``class_means`` says."""
+    if not labels.dtype.is_integer or labels.shape.rank not in (2, None):
+        raise ValueError(
+            f"support_y has shape {labels.shape[1:]} and dtype {labels.dtype.name}; classes need "
+            "(S,) integer labels 0..N-1."
+        )
     ways = tf.cast(tf.reduce_max(labels) + 1, tf.int32)
-    present = tf.reduce_any(tf.one_hot(labels, ways) > 0, axis=-2)  # a negative label: nowhere
+    present = tf.reduce_any(tf.one_hot(labels, ways) > 0, axis=1)  # a negative label: nowhere
     complete = tf.reduce_all(present) & (tf.reduce_min(labels) >= 0)
     message = "Every task needs support examples of every class, labelled 0..N-1"
     if not tf.executing_eagerly():

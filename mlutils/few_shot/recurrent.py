@@ -4,14 +4,12 @@ import keras
 import tensorflow as tf
 
 from mlutils.checks import check_count
-from mlutils.episodes import check_range, check_support, shape_of
-from mlutils.few_shot.prototypical import flat
-from mlutils.learner import MetaLearner
-from mlutils.networks import check_network
+from mlutils.episodes import check_range, shape_of
+from mlutils.few_shot.encoder_learner import EncoderLearner
 
 
 @keras.saving.register_keras_serializable(package="mlutils")
-class RecurrentLearner(MetaLearner):
+class RecurrentLearner(EncoderLearner):
     """An LSTM that adapts by reading (Hochreiter, Younger & Conwell, ICANN 2001).
 
     Adapting changes no weight: what is learned of a task is the LSTM's state, an *internal*
@@ -19,8 +17,9 @@ class RecurrentLearner(MetaLearner):
     (:eq:`eq-recurrent-state`); every query then takes one more step from the state that is left,
     for itself and without a label (:eq:`eq-recurrent-prediction`).
 
-    The order of the support set matters.  Other numbers of shots than in training work; the
-    number of outputs is fixed.
+    Labels ``support_y`` are ``(S,)`` integers 0..outputs-1, or ``(S, outputs)`` numbers.  The
+    order of the support set matters.  Other numbers of shots than in training work; the number of
+    outputs is fixed.
 
     Args:
         encoder: a built Keras model from inputs ``(batch, ...)`` to embeddings ``(batch, ...)``,
@@ -35,85 +34,63 @@ class RecurrentLearner(MetaLearner):
     """
 
     def __init__(self, encoder, outputs, units=64, **kwargs):
-        super().__init__(**kwargs)
-        check_network(encoder, "encoder")
+        super().__init__(encoder, **kwargs)
         shape = shape_of(encoder, "output_shape")
         if shape is None or not shape[1:].is_fully_defined():
             raise ValueError(
                 "The encoder's output must have a known length: pass a Sequential or functional "
                 f"model; got output shape {shape}."
             )
-        self.encoder = encoder
-        self.outputs_per_query = check_count("outputs", outputs)
-        self.cell = keras.layers.LSTMCell(check_count("units", units))
-        self.head = keras.layers.Dense(self.outputs_per_query)
-        self.cell.build((None, shape[1:].num_elements() + self.outputs_per_query))
-        self.head.build((None, self.cell.units))
-        self.built = True
+        self.outputs = check_count("outputs", outputs)
+        self.memory = keras.layers.LSTM(check_count("units", units), return_state=True)
+        self.head = keras.layers.Dense(self.outputs)
+        self.memory.build((None, None, shape[1:].num_elements() + self.outputs))
+        self.head.build((None, self.memory.units))
 
-    def adapt(self, support_x, support_y):
-        """Read one task's support set, in the order given (:eq:`eq-recurrent-state`).
+    def summarize(self, support, labels):
+        """The LSTM's state after reading the support set in the order given
+        (:eq:`eq-recurrent-state`): two tensors ``(tasks, units)``, output and cell."""
+        examples = tf.concat([support, self.as_vectors(labels)], axis=2)
+        _, *state = self.memory(examples)
+        return state
 
-        Args:
-            support_x: ``(S, ...)``.
-            support_y: ``(S,)`` integers 0..outputs-1, or ``(S, outputs)`` numbers.
+    def answer(self, summary, queries):
+        """Each query's own step from that state (:eq:`eq-recurrent-prediction`)."""
+        shape = tf.shape(queries)
+        no_label = tf.zeros((shape[0], shape[1], self.outputs), queries.dtype)
+        steps = tf.concat([queries, no_label], axis=2)
 
-        Returns:
-            A predictor from query inputs ``(Q, ...)`` to logits or numbers ``(Q, outputs)``.
+        def for_each_query(state):
+            return tf.broadcast_to(state[:, tf.newaxis], (shape[0], shape[1], self.memory.units))
 
-        Raises:
-            ValueError: if the support set is empty, or its labels do not fit.
-        """
-        support_x, support_y = tf.convert_to_tensor(support_x), tf.convert_to_tensor(support_y)
-        check_support(support_x, support_y, self.encoder)
-        labels = self.as_vectors(support_y)
-        examples = tf.concat([self.embed(support_x), labels], axis=1)
-        state = self.empty_memory()
-        for example in tf.split(examples, examples.shape[0]):
-            _, state = self.cell(example, state)
-        return lambda query_x: self.predict_from(state, query_x)
+        def rows(values):
+            return tf.reshape(values, (shape[0] * shape[1], values.shape[2]))
+
+        states = [rows(for_each_query(state)) for state in summary]
+        output, _ = self.memory.cell(rows(steps), states)
+        return tf.reshape(self.head(output), (shape[0], shape[1], self.outputs))
 
     def unadapted(self):
         """One step from the empty memory."""
-        return lambda query_x: self.predict_from(self.empty_memory(), query_x)
-
-    def predict_from(self, state, query_x):
-        """Each query's own step from ``state`` (:eq:`eq-recurrent-prediction`)."""
-        queries = self.embed(query_x)
-        number = tf.shape(queries)[0]
-        no_label = tf.zeros((number, self.outputs_per_query), queries.dtype)
-        states = [tf.broadcast_to(s, (number, self.cell.units)) for s in state]
-        output, _ = self.cell(tf.concat([queries, no_label], axis=1), states)
-        return self.head(output)
-
-    def embed(self, x):
-        return flat(self.encoder(x, training=False))
-
-    def empty_memory(self):
-        return [tf.zeros((1, self.cell.units), self.compute_dtype)] * 2
+        nothing = [tf.zeros((1, self.memory.units), self.compute_dtype)] * 2
+        return lambda query_x: self.answer(nothing, self.embed_one(query_x))[0]
 
     def as_vectors(self, labels):
-        """Integer labels ``(S,)`` as one-hot, numbers as they are: ``(S, outputs)``."""
-        outputs = self.outputs_per_query
-        if labels.dtype.is_integer:
+        """Integer labels as one-hot, numbers as they are: ``(tasks, S, outputs)``."""
+        outputs, rank = self.outputs, labels.shape.rank
+        if labels.dtype.is_integer and rank in (2, None):
             check_range(labels, outputs)
             return tf.one_hot(labels, outputs, dtype=self.compute_dtype)
-        if labels.shape.rank != 2 or labels.shape[1] != outputs:
-            raise ValueError(
-                f"support_y has shape {labels.shape} and dtype {labels.dtype.name}; allowed are "
-                f"(S,) integers from 0 to {outputs - 1} and (S, {outputs}) numbers."
-            )
-        return tf.cast(labels, self.compute_dtype)
+        if (
+            labels.dtype.is_floating
+            and rank in (3, None)
+            and labels.shape[2:] in ([outputs], [None])
+        ):
+            return tf.cast(labels, self.compute_dtype)
+        raise ValueError(
+            f"support_y has shape {labels.shape[1:]} and dtype {labels.dtype.name}; allowed are "
+            f"(S,) integers from 0 to {outputs - 1} and (S, {outputs}) numbers."
+        )
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "encoder": keras.saving.serialize_keras_object(self.encoder),
-            "outputs": self.outputs_per_query,
-            "units": self.cell.units,
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        encoder = keras.saving.deserialize_keras_object(config["encoder"])
-        return cls(**{**config, "encoder": encoder})
+        return {**super().get_config(), "outputs": self.outputs, "units": self.memory.units}

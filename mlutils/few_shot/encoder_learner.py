@@ -1,0 +1,94 @@
+"""What learners that change no weight have in common: an encoder, a summary, an answer."""
+
+import math
+
+import keras
+import tensorflow as tf
+
+from mlutils.episodes import check_support
+from mlutils.learner import MetaLearner
+from mlutils.networks import check_network
+
+
+class EncoderLearner(MetaLearner):
+    """A learner that embeds inputs, summarises the support set, and answers queries from that.
+
+    A subclass defines ``summarize`` and ``answer``, both for a batch of tasks.  The encoder sees
+    each set of each task by itself, with ``training=False``: dropout is inert.
+
+    Args:
+        encoder: a built Keras model from inputs ``(batch, ...)`` to embeddings ``(batch, ...)``,
+            which are flattened; it is used and trained in place.
+
+    Raises:
+        TypeError: if ``encoder`` is not a Keras model.
+        ValueError: if it is not built, or holds a trainable ``BatchNormalization``.
+    """
+
+    def __init__(self, encoder, **kwargs):
+        super().__init__(**kwargs)
+        check_network(encoder, "encoder")
+        self.encoder = encoder
+        self.built = True
+
+    def summarize(self, support, labels):
+        """What is kept of the support sets.
+
+        Args:
+            support: embeddings ``(tasks, S, features)``.
+            labels: ``(tasks, S, ...)``.
+
+        Returns:
+            A nest of tensors, first axis tasks.
+
+        Raises:
+            ValueError: if the labels do not fit.
+        """
+        raise NotImplementedError
+
+    def answer(self, summary, queries):
+        """Predictions ``(tasks, Q, outputs)`` for embeddings ``(tasks, Q, features)``."""
+        raise NotImplementedError
+
+    def adapt(self, support_x, support_y):
+        """Summarise one task's support set.
+
+        Args:
+            support_x: ``(S, ...)``.
+            support_y: ``(S, ...)``.
+
+        Returns:
+            A predictor from query inputs ``(Q, ...)`` to predictions ``(Q, outputs)``.
+
+        Raises:
+            ValueError: if the support set is empty or its labels do not fit.
+        """
+        support_x, support_y = tf.convert_to_tensor(support_x), tf.convert_to_tensor(support_y)
+        check_support(support_x, support_y, self.encoder)
+        summary = self.summarize(self.embed_one(support_x), support_y[tf.newaxis])
+        return lambda query_x: self.answer(summary, self.embed_one(query_x))[0]
+
+    def call(self, inputs, training=None):
+        """As ``MetaLearner.call``."""
+        support_x, support_y, query_x = self.three_tensors(inputs)
+        check_support(support_x[0], support_y[0], self.encoder)
+        return self.answer(self.summarize(self.embed(support_x), support_y), self.embed(query_x))
+
+    def embed(self, x):
+        """The embeddings ``(tasks, examples, features)`` of ``(tasks, examples, ...)``."""
+        return tf.vectorized_map(lambda examples: self.embed_one(examples)[0], x, warn=False)
+
+    def embed_one(self, x):
+        """The embeddings ``(1, examples, features)`` of one task's ``(examples, ...)``."""
+        embeddings = self.encoder(x, training=False)
+        features = math.prod(embeddings.shape[1:])
+        return tf.reshape(embeddings, (1, tf.shape(embeddings)[0], features))
+
+    def get_config(self):
+        encoder = keras.saving.serialize_keras_object(self.encoder)
+        return {**super().get_config(), "encoder": encoder}
+
+    @classmethod
+    def from_config(cls, config):
+        encoder = keras.saving.deserialize_keras_object(config["encoder"])
+        return cls(**{**config, "encoder": encoder})

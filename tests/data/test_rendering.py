@@ -1,0 +1,212 @@
+import math
+
+import numpy as np
+import pytest
+
+from mlutils.data import rendering
+from mlutils.data.rendering import FACES, INK, KNOTS, PRINT, SIZE, affine, distorted
+
+CHARACTERS = ("A", "g", "|", "—", ".", "Щ", "ᐁ", "☃", "ꓤ")
+PIXEL = 2 / SIZE  # in units of half a picture's side
+
+
+def drawing(picture, shift=(0.0, 0.0), bend=None, **manner):
+    """One print, distorted: ``(SIZE, SIZE)``, float."""
+    bend = np.zeros((2, KNOTS, KNOTS)) if bend is None else bend
+    arguments = (picture, affine(**manner), np.asarray(shift), bend)
+    return distorted(*(a[np.newaxis] for a in arguments))[0].astype(float)
+
+
+def reduced(picture):
+    """Each pixel the mean of 2 x 2 of the print's."""
+    return picture.reshape(SIZE, 2, SIZE, 2).mean(axis=(1, 3))
+
+
+def block(rows, columns):
+    """A print with a filled rectangle."""
+    picture = np.zeros((PRINT, PRINT), np.uint8)
+    picture[slice(*rows), slice(*columns)] = 255
+    return picture
+
+
+def centroid(picture):
+    """Where the ink is, x and y from -1 to 1."""
+    centres = (2 * np.arange(SIZE) + 1) / SIZE - 1
+    total = picture.sum()
+    return np.array([picture.sum(axis=0) @ centres, picture.sum(axis=1) @ centres]) / total
+
+
+@pytest.fixture(scope="module")
+def letter():
+    """An F has no symmetry: every wrong direction shows."""
+    return rendering.printed("F", "DejaVuSans")
+
+
+def test_every_face_draws_the_letter_a():
+    assert rendering.faces_of("A") == list(FACES)
+
+
+def test_faces_come_in_order_and_only_those_that_know_the_character():
+    ogham = rendering.faces_of("ᚁ")
+    assert ogham[0] == "DejaVuSans" and set(ogham) < set(FACES)
+    assert ogham == [face for face in FACES if face in ogham]
+    assert rendering.faces_of("一") == rendering.faces_of("\U0010ffff") == []
+
+
+@pytest.mark.parametrize("character", CHARACTERS)
+def test_a_print_is_centred_of_one_size_and_leaves_a_margin(character):
+    """Its longer side has 40 of 56 pixels, one less where the outermost are too pale to count."""
+    for face in rendering.faces_of(character):
+        picture = rendering.printed(character, face)
+        assert picture.dtype == np.uint8 and picture.shape == (PRINT, PRINT)
+        rows, columns = np.nonzero(picture)
+        assert INK - 1 <= max(np.ptp(rows), np.ptp(columns)) + 1 <= INK
+        for where in (rows, columns):
+            assert abs(where.min() + where.max() - (PRINT - 1)) <= 1
+            assert where.min() >= (PRINT - INK) // 2 and where.max() < (PRINT + INK) // 2
+        picture = drawing(picture)
+        margin = (SIZE - INK // 2) // 2
+        assert picture.sum() == picture[margin:-margin, margin:-margin].sum() > 0
+
+
+def test_a_character_without_ink_is_none():
+    assert rendering.printed(" ", "DejaVuSans") is None
+
+
+@pytest.mark.parametrize("character", CHARACTERS)
+def test_without_distortion_a_pixel_is_the_mean_of_four(character):
+    for face in rendering.faces_of(character):
+        picture = rendering.printed(character, face)
+        np.testing.assert_allclose(drawing(picture), reduced(picture), atol=0.51)
+
+
+def test_shift_moves_what_is_looked_at(letter):
+    """The map goes from the drawing to the print: a shift to the right looks further right,
+    so that the ink moves to the left; one downwards moves it up."""
+    still = drawing(letter)
+    for axis, shift in ((1, (PIXEL, 0)), (0, (0, PIXEL))):
+        np.testing.assert_allclose(drawing(letter, shift), np.roll(still, -1, axis), atol=1)
+        back = drawing(letter, -np.array(shift))
+        np.testing.assert_allclose(back, np.roll(still, 1, axis), atol=1)
+    # By half a pixel: the mean of the print's middle two columns of four.
+    soft = reduced(np.roll(letter, -1, 1))
+    np.testing.assert_allclose(drawing(letter, (PIXEL / 2, 0)), soft, atol=1)
+
+
+@pytest.mark.parametrize("shift", [(3.03, 0), (-3.03, 0), (0, 3.03), (0, -3.03)])
+def test_beside_the_paper_all_is_white(letter, shift):
+    assert not drawing(letter, shift).any()
+
+
+def test_rotation_is_clockwise(letter):
+    still = drawing(letter)
+    np.testing.assert_allclose(drawing(letter, rotation=math.pi / 2), np.rot90(still, -1), atol=1)
+    np.testing.assert_allclose(drawing(letter, rotation=-math.pi / 2), np.rot90(still), atol=1)
+    np.testing.assert_allclose(drawing(letter, rotation=math.pi), still[::-1, ::-1], atol=1)
+
+
+def test_a_small_rotation_is_clockwise_too():
+    """A spot at three o'clock goes down: from (r, 0) to (r cos, r sin), y downwards."""
+    spot = block((26, 30), (44, 48))
+    radius = centroid(drawing(spot))[0]
+    for angle in (0.2, -0.2):
+        expected = radius * np.array([math.cos(angle), math.sin(angle)])
+        np.testing.assert_allclose(centroid(drawing(spot, rotation=angle)), expected, atol=0.005)
+
+
+def test_slant_shifts_by_height():
+    """A vertical bar with slant .5 leans to the right: at height h it is h/2 off the middle."""
+    bar = block((10, 46), (26, 30))
+    for slant in (0.5, -0.3):
+        picture = drawing(bar, slant=slant)
+        for row in range(6, 22):
+            alone = np.zeros_like(picture)
+            alone[row] = picture[row]
+            x, y = centroid(alone)
+            assert x == pytest.approx(-slant * y, abs=0.01)
+    # What lies in one row stays in it.
+    np.testing.assert_allclose(
+        drawing(bar, slant=0.5).sum(axis=1), drawing(bar).sum(axis=1), rtol=0.01
+    )
+
+
+def extent(**manner):
+    """Width and height in pixels, by its ink, of a filled square of 10 pixels, drawn like this.
+
+    Where its sides lie between two pixels makes a difference: the mean over all such places.
+    """
+    square, middle = block((18, 38), (18, 38)), slice(SIZE // 2 - 1, SIZE // 2 + 1)
+    step = PIXEL * affine(**manner).diagonal()
+    pictures = [drawing(square, step * part, **manner) for part in np.arange(-4, 4) / 8]
+    return np.mean([(p[middle].sum() / 510, p[:, middle].sum() / 510) for p in pictures], axis=0)
+
+
+def test_aspect_is_the_logarithm_of_width_over_height():
+    """A square of 10 pixels and aspect log 2: 10 sqrt 2 wide, 10 / sqrt 2 high."""
+    np.testing.assert_allclose(extent(), 10, atol=0.02)
+    for ratio in (2, 0.7):
+        expected = 10 * math.sqrt(ratio), 10 / math.sqrt(ratio)
+        np.testing.assert_allclose(extent(aspect=math.log(ratio)), expected, atol=0.02)
+
+
+def test_scale_is_the_logarithm_of_the_size():
+    for factor in (1.5, 0.6):
+        np.testing.assert_allclose(extent(scale=math.log(factor)), 10 * factor, atol=0.02)
+
+
+def test_affine_broadcasts():
+    maps = affine(rotation=np.zeros((3, 1)), slant=np.arange(4.0), scale=math.log(2))
+    assert maps.shape == (3, 4, 2, 2)
+    np.testing.assert_allclose(maps[1, 3], [[0.5, 1.5], [0, 0.5]], rtol=1e-12)
+    np.testing.assert_array_equal(affine(), np.eye(2))
+
+
+def test_spline_weights_of_a_pixel_sum_to_one():
+    weights = rendering.spline_weights()
+    assert weights.shape == (SIZE, KNOTS) and np.min(weights) >= 0
+    np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-12)
+    np.testing.assert_allclose(weights, weights[::-1, ::-1], atol=1e-12)
+    # On an outermost knot, of weights 2/3 and 1/6 (and 1/6 that is not there): 4/5 and 1/5.
+    np.testing.assert_allclose(weights[0], [0.8, 0.2, 0, 0, 0], atol=1e-12)
+
+
+def test_equal_bends_are_a_shift(letter):
+    shift = np.array([0.13, -0.07])
+    bend = np.broadcast_to(shift[:, None, None], (2, KNOTS, KNOTS))
+    np.testing.assert_allclose(drawing(letter, bend=bend), drawing(letter, shift), atol=1)
+
+
+def test_a_knot_bends_what_is_near_it_only(letter):
+    """Knots are counted by row, then column; a spline reaches two knots far, half of the paper."""
+    square, half = block((10, 46), (10, 46)), SIZE // 2
+    for row, column in ((0, 0), (0, KNOTS - 1), (KNOTS - 1, 0), (KNOTS - 1, KNOTS - 1)):
+        bend = np.zeros((2, KNOTS, KNOTS))
+        bend[:, row, column] = 0.5
+        moved = drawing(square, bend=bend) != drawing(square)
+        quarter = (
+            (slice(half) if row == 0 else slice(half, None)),
+            (slice(half) if column == 0 else slice(half, None)),
+        )
+        assert moved[quarter].any()
+        moved[quarter] = False
+        assert not moved.any()
+    # The first of a bend's two fields is x: only along the rows does it move.
+    bend = np.zeros((2, KNOTS, KNOTS))
+    bend[0] = 2 * PIXEL
+    expected = np.roll(drawing(letter), -2, axis=1)
+    np.testing.assert_allclose(drawing(letter, bend=bend), expected, atol=1)
+
+
+def test_each_picture_is_distorted_by_its_own(monkeypatch):
+    """Whether alone, or among others, or in several chunks."""
+    random = np.random.default_rng(0)
+    prints = np.stack([rendering.printed(c, "DejaVuSans") for c in "ABCFG"])
+    manner = {"rotation": random.normal(size=5), "slant": random.normal(size=5)}
+    shift, bend = random.normal(0, 0.1, (5, 2)), random.normal(0, 0.1, (5, 2, KNOTS, KNOTS))
+    together = distorted(prints, affine(**manner), shift, bend)
+    assert together.dtype == np.uint8 and together.shape == (5, SIZE, SIZE)
+    for i, picture in enumerate(prints):
+        alone = drawing(picture, shift[i], bend[i], **{k: v[i] for k, v in manner.items()})
+        np.testing.assert_array_equal(together[i], alone)
+    monkeypatch.setattr(rendering, "CHUNK", 2)
+    np.testing.assert_array_equal(distorted(prints, affine(**manner), shift, bend), together)

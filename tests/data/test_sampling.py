@@ -1,0 +1,259 @@
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mlutils
+from mlutils import Episode, PrototypicalNetwork
+from mlutils.data import episodes
+
+LARGE = [9, 7, 12, 8, 10, 7]  # examples of six classes
+
+
+def labelled(sizes, seed=0):
+    """Examples in random order that say what they are: x is (class, index), y is 10 class + 3."""
+    classes = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    return np.stack([classes, np.arange(len(classes))], axis=1), 10 * classes + 3
+
+
+def batches(number=1, sizes=LARGE, **options):
+    dataset = episodes(*labelled(sizes), **options)
+    return [[v.numpy() for v in Episode.from_element(e)] for e in dataset.take(number)]
+
+
+def check_tasks(batch, ways, shots, queries):
+    """Assert what a batch of N-way K-shot tasks promises, of examples (class, index)."""
+    for support_x, support_y, query_x, query_y in zip(*batch, strict=True):
+        indices = np.concatenate([support_x, query_x])[:, 1]
+        assert len(np.unique(indices)) == ways * (shots + queries), "an example came twice"
+        for x, y, each in ((support_x, support_y, shots), (query_x, query_y, queries)):
+            assert len(x) == len(y) == ways * each
+            _, counts = np.unique(x[:, 0], return_counts=True)
+            assert list(counts) == [each] * (ways if each else 0), "not so many of each class"
+        labels = np.concatenate([support_y, query_y])
+        classes = np.concatenate([support_x, query_x])[:, 0]
+        assert set(labels) == set(range(ways)), "labels are not 0..N-1"
+        assert len({*zip(labels, classes, strict=True)}) == ways, "a label is not one class"
+
+
+@st.composite
+def cases(draw):
+    ways, shots, queries = draw(st.tuples(st.integers(1, 5), st.integers(0, 3), st.integers(1, 3)))
+    more = draw(st.lists(st.integers(0, 4), min_size=ways, max_size=ways + 3))
+    sizes = [shots + queries + m for m in more]
+    return sizes, {
+        "ways": ways,
+        "shots": shots,
+        "queries": queries,
+        "meta_batch": draw(st.integers(1, 4)),
+        "seed": draw(st.integers(0, 2**32 - 1)),
+    }
+
+
+@settings(deadline=None, max_examples=25, derandomize=True, database=None)
+@given(cases())
+def test_tasks_keep_their_promises_and_come_again(case):
+    """Museum of bugs, 7: an example in both sets, a class twice, labels that do not fit."""
+    sizes, options = case
+    builds = [episodes(*labelled(sizes), **options) for _ in range(2)]
+    first, iterated_again, built_again = (
+        [[v.numpy() for v in Episode.from_element(e)] for e in dataset.take(2)]
+        for dataset in (builds[0], *builds)
+    )
+    ways, shots, queries, meta_batch, _ = options.values()
+    for batch, *others in zip(first, iterated_again, built_again, strict=True):
+        s, q = ways * shots, ways * queries
+        shapes = [(meta_batch, *rest) for rest in ((s, 2), (s,), (q, 2), (q,))]
+        assert [value.shape for value in batch] == shapes
+        assert [value.dtype for value in batch] == [np.float32, np.int32] * 2
+        check_tasks(batch, ways, shots, queries)
+        for other in others:
+            for a, b in zip(batch, other, strict=True):
+                np.testing.assert_array_equal(a, b)
+
+
+def naive_batch(fault, ways=4, shots=2, queries=3, meta_batch=5):
+    """Numpy's sampler with one of the faults of the museum, or None."""
+    random, (x, _) = np.random.default_rng(1), labelled([6] * ways)
+    tasks = []
+    for _ in range(meta_batch):
+        classes = random.choice(ways, ways, replace=fault == "classes with replacement")
+        support, query = [], []
+        for label, c in enumerate(classes):
+            examples = random.permutation(x[x[:, 0] == c])
+            start = 0 if fault == "support as queries" else shots
+            support += [(e, label) for e in examples[:shots]]
+            query += [(e, label) for e in examples[start : start + queries]]
+        sets = [
+            *map(np.array, zip(*support, strict=True)),
+            *map(np.array, zip(*query, strict=True)),
+        ]
+        if fault == "labels drawn anew for the queries":
+            sets[3] = random.permutation(ways)[sets[3]]
+        if fault == "shuffled without the labels":
+            sets[0] = random.permutation(sets[0])
+        tasks.append(sets)
+    return [np.stack(values) for values in zip(*tasks, strict=True)]
+
+
+def test_the_check_accepts_a_right_sampler():
+    check_tasks(naive_batch(None), ways=4, shots=2, queries=3)
+
+
+@pytest.mark.parametrize(
+    "fault, message",
+    [
+        ("classes with replacement", "an example came twice|not so many"),
+        ("support as queries", "an example came twice"),
+        ("labels drawn anew for the queries", "a label is not one class"),
+        ("shuffled without the labels", "a label is not one class"),
+    ],
+)
+def test_the_check_rejects_a_wrong_sampler(fault, message):
+    """The negative control of the property test."""
+    with pytest.raises(AssertionError, match=message):
+        check_tasks(naive_batch(fault), ways=4, shots=2, queries=3)
+
+
+def test_an_oracle_is_always_right():
+    """An encoder that knows the true class has 100 % (museum of bugs, 7).
+
+    Were a query labelled otherwise than its class in the support set, it would not: with label
+    n called 3 - n, no query of a 4-way task keeps its label, and the oracle has 0 %.
+    """
+    inputs = keras.Input((2,))
+    known = keras.ops.one_hot(keras.ops.cast(inputs[:, 0], "int32"), len(LARGE))
+    oracle = PrototypicalNetwork(keras.Model(inputs, known))
+    for shots in (1, 5):
+        dataset = episodes(*labelled([12] * len(LARGE)), ways=4, shots=shots, queries=7)
+        assert str(mlutils.evaluate(oracle, dataset, tasks=100)) == "100.0 ± 0.0 % (100 tasks)"
+        wrong = dataset.map(lambda inputs, query_y: (inputs, 3 - query_y))
+        assert mlutils.evaluate(oracle, wrong, tasks=100).mean == 0
+
+
+def test_other_seed_other_episodes_and_no_batch_comes_twice():
+    (first, second), (other, _) = batches(2, seed=3), batches(2, seed=4)
+    for a, b, c in zip(first, second, other, strict=True):
+        assert np.any(a != b) and np.any(a != c) and np.any(b != c)
+
+
+def assert_uniform(counts, trials, probability):
+    """Every count is binomial with this probability: within five standard errors."""
+    error = np.sqrt(trials * probability * (1 - probability))
+    np.testing.assert_array_less(np.abs(counts - trials * probability), 5 * error + 1e-9)
+
+
+def table(a, b, shape):
+    """How often each pair of numbers occurs together."""
+    counts = np.zeros(shape)
+    np.add.at(counts, (np.ravel(a).astype(int), np.ravel(b).astype(int)), 1)
+    return counts
+
+
+TASKS, WAYS, SHOTS, QUERIES = 3000, 3, 2, 4
+
+
+@pytest.fixture(scope="module")
+def many():
+    (batch,) = batches(ways=WAYS, shots=SHOTS, queries=QUERIES, meta_batch=TASKS, seed=7)
+    return batch
+
+
+def test_every_class_gets_every_label_equally_often(many):
+    """One of six classes has label n: a sixth of the tasks each, whatever the class's size."""
+    classes = [many[0][many[1] == label, 0][::SHOTS] for label in range(WAYS)]
+    for chosen in classes:
+        assert_uniform(np.bincount(chosen.astype(int), minlength=6), TASKS, 1 / 6)
+    # Any two labels: each of the 6 * 5 ordered pairs of different classes.
+    for one, two in itertools.combinations(classes, 2):
+        together = table(one, two, (6, 6))
+        assert not np.trace(together)
+        assert_uniform(together[~np.eye(6, dtype=bool)], TASKS, 1 / 30)
+    # A task's classes say nothing of the next task's.
+    assert_uniform(table(classes[0][:-1], classes[0][1:], (6, 6)), TASKS - 1, 1 / 36)
+
+
+def test_every_example_is_drawn_equally_often(many):
+    """In a task with a class of n examples, each is among the support set with chance K / n."""
+    for x, each in ((many[0], SHOTS), (many[2], QUERIES)):
+        drawn = table(x[..., 0], x[..., 1], (6, sum(LARGE)))
+        for c, size in enumerate(LARGE):
+            counts = drawn[c][drawn[c] > 0]
+            assert len(counts) == size  # all of its own examples, and none of another class
+            assert_uniform(counts, counts.sum() / each, each / size)
+
+
+def test_positions_carry_no_information(many):
+    """In each position each label in a third of the tasks, and each class in a sixth."""
+    for x, y in ((many[0], many[1]), (many[2], many[3])):
+        positions = np.broadcast_to(np.arange(y.shape[1]), y.shape)
+        assert_uniform(table(positions, y, (y.shape[1], WAYS)), TASKS, 1 / WAYS)
+        assert_uniform(table(positions, x[..., 0], (y.shape[1], 6)), TASKS, 1 / 6)
+    # Nor does the order of one set tell that of the other.
+    for s, q in itertools.product(range(WAYS * SHOTS), range(WAYS * QUERIES)):
+        assert_uniform(table(many[1][:, s], many[3][:, q], (WAYS, WAYS)), TASKS, 1 / WAYS**2)
+
+
+def test_bytes_become_0_to_1_and_all_else_float32():
+    """51 / 255 = 0.2."""
+    values = np.array([0, 51, 255, 102])
+    for dtype in (np.uint8, np.int64, np.float64, np.float16, bool):
+        x = values.astype(dtype)
+        dataset = episodes(x, [0, 0, 1, 1], ways=2, meta_batch=1, queries=1)
+        (support_x, _, query_x), _ = next(iter(dataset))
+        assert support_x.dtype == query_x.dtype == tf.float32
+        got = np.sort(np.concatenate([support_x, query_x], axis=1)[0])
+        expected = [0, 0.2, 0.4, 1] if dtype == np.uint8 else np.sort(x.astype(np.float32))
+        np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+def test_classes_may_be_strings_and_x_images():
+    x = np.zeros((6, 4, 3, 2), np.uint8)
+    x[:, 0, 0, 0] = [255, 0, 0, 255, 255, 0]
+    for y in (["yes", "no", "no", "yes", "yes", "no"], np.array(list("baabba"))):
+        dataset = episodes(x, y, ways=2, shots=2, queries=1, meta_batch=50)
+        episode = Episode.from_element(next(iter(dataset)))
+        assert episode.support_x.shape == (50, 4, 4, 3, 2)
+        ink = np.concatenate([episode.support_x, episode.query_x], axis=1)[:, :, 0, 0, 0]
+        labels = np.concatenate([episode.support_y, episode.query_y], axis=1)
+        same = np.all(ink == labels, axis=1)
+        assert np.all(same | np.all(ink == 1 - labels, axis=1)) and 0 < same.sum() < 50
+
+
+def test_too_few_classes_or_examples_raise():
+    x, y = labelled([3, 2, 4])
+    with pytest.raises(ValueError, match=r"There are 3 classes, .* of 4: take ways <= 3"):
+        episodes(x, y, ways=4, shots=1, queries=1)
+    with pytest.raises(ValueError, match=r"Class 13 has 2 examples, and shots \+ queries is 3"):
+        episodes(x, y, ways=2, shots=1, queries=2)
+    episodes(x, y, ways=3, shots=0, queries=2)
+    with pytest.raises(ValueError, match="There are 0 classes"):
+        episodes(x[:0], y[:0])
+
+
+def test_examples_and_classes_must_fit():
+    x, y = labelled(LARGE)
+    with pytest.raises(ValueError, match=r"x holds 53 examples and y has shape \(52,\).*\(53,\)"):
+        episodes(x, y[1:])
+    with pytest.raises(ValueError, match=r"y has shape \(53, 6\); y must be one class per"):
+        episodes(x, np.eye(6)[y // 10])
+
+
+@pytest.mark.parametrize(
+    "option, least", [("ways", 1), ("shots", 0), ("queries", 1), ("meta_batch", 1)]
+)
+def test_wrong_sizes_raise(option, least):
+    for value in (least - 1, -2, 2.5, True, None):
+        message = f"{option} must be an integer of at least {least}, got {value}"
+        with pytest.raises(ValueError, match=message):
+            episodes(*labelled(LARGE), **{option: value})
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 0.5, None])
+def test_wrong_seed_raises(seed):
+    with pytest.raises(ValueError, match="seed must be"):
+        episodes(*labelled(LARGE), seed=seed)
