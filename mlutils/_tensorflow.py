@@ -5,6 +5,8 @@ file descriptor 2, whatever ``TF_CPP_MIN_LOG_LEVEL`` says.
 In a notebook they would land in the outputs and differ on every run.
 So the descriptor is redirected during the import; if the import fails, what was
 written is shown after all.
+Later on, TensorFlow's C++ code logs as "errors" what is none, on some processors only; what does
+go wrong raises an exception.  So the level is set to the highest, unless it is set already.
 """
 
 import os
@@ -13,7 +15,7 @@ import tempfile
 
 
 def import_quietly():
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if os.environ.setdefault("KERAS_BACKEND", "tensorflow") != "tensorflow":
         raise ImportError(
             f"KERAS_BACKEND is {os.environ['KERAS_BACKEND']!r}; mlutils is written with "

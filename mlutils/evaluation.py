@@ -132,7 +132,8 @@ def score(predict, episodes, tasks=600, metric=None):
     values, percent = [], False
     for element in episodes:
         episode = Episode(*map(tf.convert_to_tensor, Episode.from_element(element)))
-        percent, batch = values_of(episode)
+        # Called directly, TensorFlow would warn of retracing in a page that scores many learners.
+        percent, batch = values_of.get_concrete_function(episode)(episode)
         values.extend(batch.numpy())
         if len(values) >= tasks:
             return Score(values[:tasks], percent=bool(percent))

@@ -1,7 +1,6 @@
 """Files that are made once and kept in Keras's cache folder."""
 
 import os
-import tempfile
 import warnings
 import zipfile
 from pathlib import Path
@@ -9,7 +8,15 @@ from pathlib import Path
 import numpy as np
 
 # What numpy raises for a file that is absent, cut off, or something else altogether.
-UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    RuntimeError,
+    zipfile.BadZipFile,
+)
 
 
 def cache_folder():
@@ -43,13 +50,13 @@ def cached_arrays(name, make, fits):
     arrays = make()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, new = tempfile.mkstemp(dir=path.parent, prefix=name, suffix=".new")
+        new = path.with_name(f"{name}.{os.getpid()}.new")  # each process writes its own
         try:
-            with os.fdopen(handle, "wb") as file:
+            with new.open("wb") as file:
                 np.savez(file, **arrays)
             os.replace(new, path)
         except BaseException:
-            os.unlink(new)
+            new.unlink(missing_ok=True)
             raise
     except OSError as error:
         warnings.warn(

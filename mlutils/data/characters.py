@@ -58,7 +58,8 @@ class Characters:
         Raises:
             ValueError: if a script is not among these.
         """
-        unknown = sorted(set(scripts) - set(self.scripts))
+        scripts = set(scripts)
+        unknown = sorted(scripts - set(self.scripts))
         if unknown:
             raise ValueError(f"No such scripts: {unknown}; there are {sorted(set(self.scripts))}.")
         kept = [i for i, script in enumerate(self.scripts) if script in scripts]

@@ -20,7 +20,7 @@ DRAWINGS = 20
 # ready-made combinations; of near-duplicates only the first in this order is kept.
 SCRIPTS = {
     "train": {
-        "Latin": [(0x41, 0x250), (0x1E00, 0x1F00), (0x2C60, 0x2C80), (0xA720, 0xA800)],
+        "Latin": [(0x41, 0x5B), (0x61, 0x7B), (0xC0, 0x250), (0x2C60, 0x2C80), (0xA722, 0xA800)],
         "Phonetic": [(0x250, 0x2B0), (0x1D00, 0x1DC0)],
         "Cyrillic": [(0x400, 0x530), (0xA640, 0xA6A0)],
         "Canadian syllabics": [(0x1400, 0x1680), (0x18B0, 0x1900)],
@@ -136,6 +136,7 @@ def candidates():
             for start, stop in ranges
             for character in map(chr, range(start, stop))
             if unicodedata.category(character)[0] in "LNS"
+            and not character.isdecimal()
             and unicodedata.normalize("NFKD", character) == character
             and rendering.faces_of(character)
         ]
@@ -145,16 +146,20 @@ def candidates():
 
 def distinct(characters):
     """The same dict without near-duplicates, of which the first is kept."""
-    found = {script: [] for script in characters}
-    seen = np.zeros((0, rendering.SIZE**2), np.float32)
+    script_of, prints = [], []
     for script, members in characters.items():
-        prints = [rendering.printed(c, rendering.faces_of(c)[0]) for c in members]
-        members = [c for c, p in zip(members, prints, strict=True) if p is not None]
-        prints = blurred(np.stack([p for p in prints if p is not None]))
-        for character, picture in zip(members, prints, strict=True):
-            if np.max(seen @ picture, initial=0) < DUPLICATE:
-                found[script].append(character)
-                seen = np.concatenate([seen, picture[np.newaxis]])
+        for character in members:
+            picture = rendering.printed(character, rendering.faces_of(character)[0])
+            if picture is not None:
+                script_of.append((script, character))
+                prints.append(picture)
+    pictures = blurred(np.stack(prints))
+    alike = pictures @ pictures.T >= DUPLICATE
+    found, kept = {script: [] for script in characters}, np.zeros(len(prints), bool)
+    for i, (script, character) in enumerate(script_of):
+        kept[i] = not np.any(alike[i] & kept)
+        if kept[i]:
+            found[script].append(character)
     return found
 
 

@@ -27,7 +27,7 @@ FACES = (
 )
 SIZE = 28  # pixels of a picture's side
 PRINT = 2 * SIZE  # of a print, which has twice the resolution
-INK = 2 * 20  # of a print's longer side, so that distortion does not push it off the paper
+INK = 2 * 20  # of a print's longer side; the rest is room for the distortion
 KNOTS = 5  # per side of the grid whose random shifts bend a picture
 CHUNK = 2000  # pictures distorted at once, to keep memory small
 
@@ -103,7 +103,8 @@ def distorted(prints, linear, shift, bend):
     Args:
         prints: uint8 ``(n, PRINT, PRINT)``.
         linear: ``(n, 2, 2)``, as ``affine`` gives it.
-        shift: ``(n, 2)``, in units of half a picture's side, x first.
+        shift: ``(n, 2)``, where in the print to look, in units of half a picture's side, x first:
+            the ink moves the other way, to the left and up.
         bend: ``(n, 2, KNOTS, KNOTS)``, the shifts at the knots, in the same units.
 
     Returns:

@@ -106,19 +106,14 @@ MIDDLE = RIGHT.index(ARRAYS["pictures"].tobytes())
         pytest.param(
             single_array(),
             id="one array, not an archive",
-            marks=pytest.mark.xfail(strict=True, raises=TypeError, reason="not in UNREADABLE"),
         ),
         pytest.param(
             saved(pictures=np.zeros((3, 4)), names=np.int32(3)),
             id="a number where fits takes a length",
-            marks=pytest.mark.xfail(strict=True, raises=TypeError, reason="not in UNREADABLE"),
         ),
         pytest.param(
             changed(RIGHT.index(b"PK\x01\x02") + 6, 97),
             id="an archive of another version",
-            marks=pytest.mark.xfail(
-                strict=True, raises=NotImplementedError, reason="not in UNREADABLE"
-            ),
         ),
     ],
 )

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import mlutils
@@ -54,7 +54,8 @@ def cases(draw):
     }
 
 
-@settings(deadline=None, max_examples=25, derandomize=True, database=None)
+# A failing case is small as it is; to look for a smaller one would take minutes.
+@settings(deadline=None, max_examples=25, derandomize=True, database=None, phases=[Phase.generate])
 @given(cases())
 def test_tasks_keep_their_promises_and_come_again(case):
     """Museum of bugs, 7: an example in both sets, a class twice, labels that do not fit."""
