@@ -10,7 +10,7 @@ from mlutils import data, plot
 from mlutils.episodes import Episode
 from mlutils.evaluation import Score, controls, evaluate
 from mlutils.exercises import judge
-from mlutils.few_shot import PrototypicalNetwork, RecurrentLearner
+from mlutils.few_shot import EncoderLearner, PrototypicalNetwork, RecurrentLearner
 from mlutils.learner import MetaLearner
 from mlutils.maml import MAML
 from mlutils.networks import BatchNorm, conv4, mlp
@@ -21,6 +21,7 @@ __version__ = "0.1.0"
 __all__ = [
     "MAML",
     "BatchNorm",
+    "EncoderLearner",
     "Episode",
     "MetaLearner",
     "PrototypicalNetwork",

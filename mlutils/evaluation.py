@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from mlutils.checks import check_count
 from mlutils.episodes import Episode
+from mlutils.few_shot.encoder_learner import embed
 from mlutils.few_shot.prototypical import class_means, minus_squared_distances
 from mlutils.networks import predict_with
 
@@ -68,6 +69,7 @@ class Score:
 def accuracy(query_y, predictions):
     """The share of queries right per task: ``(tasks, Q)``, ``(tasks, Q, N)`` -> ``(tasks,)``."""
     right = tf.argmax(predictions, axis=-1) == tf.cast(query_y, tf.int64)
+    right &= ~tf.reduce_any(tf.math.is_nan(predictions), axis=-1)  # diverged: no answer at all
     return tf.reduce_mean(tf.cast(right, tf.float32), axis=1)
 
 
@@ -241,12 +243,8 @@ def nearest_centroid(encoder, support_x, support_y, query_x):
     Returns:
         Minus the squared distances, ``(tasks, Q, N)``.
     """
-
-    def embed(x):
-        embeddings = map_tasks(lambda images: encoder(images, training=False), x)
-        return tf.reshape(embeddings, tf.concat([tf.shape(x)[:2], [-1]], 0))
-
-    return minus_squared_distances(embed(query_x), class_means(embed(support_x), support_y))
+    prototypes = class_means(embed(encoder, support_x), support_y)
+    return minus_squared_distances(embed(encoder, query_x), prototypes)
 
 
 class FromScratch:

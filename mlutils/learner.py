@@ -155,7 +155,11 @@ class MetaLearner(keras.Model):
 def comparable(targets, predictions):
     """Whether the shapes agree without broadcasting: equal ranks, or labels beside logits."""
     ranks = targets.shape.rank, predictions.shape.rank
-    if None in ranks or ranks[0] == ranks[1]:
+    if None in ranks or targets.shape.is_compatible_with(predictions.shape):
         return True
     labels = targets.dtype.is_integer and predictions.shape[-1] != 1
-    return labels and ranks[0] == ranks[1] - 1
+    return (
+        labels
+        and targets.shape[: ranks[1] - 1].is_compatible_with(predictions.shape[:-1])
+        and (ranks[0] == ranks[1] - 1 or targets.shape[ranks[1] - 1 :] == [1])
+    )

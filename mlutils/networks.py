@@ -42,9 +42,8 @@ def check_network(model, name="model"):
     if any(isinstance(x, keras.layers.BatchNormalization) and x.trainable for x in layers):
         raise ValueError(
             f"The {name} holds a trainable keras.layers.BatchNormalization. Its running "
-            "statistics mix all tasks and would never be updated here, and its second "
-            "derivative is wrong. Use mlutils.BatchNorm, which normalises each task by "
-            "itself, or freeze the layer (layer.trainable = False)."
+            "statistics mix all tasks and would never be updated here. Use mlutils.BatchNorm, "
+            "which normalises each task by itself, or freeze the layer (layer.trainable = False)."
         )
 
 

@@ -1,6 +1,7 @@
 """Files that are made once and kept in Keras's cache folder."""
 
 import os
+import uuid
 import warnings
 import zipfile
 from pathlib import Path
@@ -50,7 +51,7 @@ def cached_arrays(name, make, fits):
     arrays = make()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        new = path.with_name(f"{name}.{os.getpid()}.new")  # each process writes its own
+        new = path.with_name(f"{name}.{uuid.uuid4().hex}.new")  # each writer has its own
         try:
             with new.open("wb") as file:
                 np.savez(file, **arrays)

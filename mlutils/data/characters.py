@@ -7,7 +7,7 @@ import numpy as np
 from mlutils.data.sampling import episodes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Characters:
     """Drawings of characters, each character a class.
 
@@ -53,12 +53,12 @@ class Characters:
         return episodes(self.x, self.y, **options)
 
     def of_scripts(self, scripts):
-        """The characters of some scripts only.
+        """The characters of some scripts only, named by a collection of strings or a single one.
 
         Raises:
             ValueError: if a script is not among these.
         """
-        scripts = set(scripts)
+        scripts = {scripts} if isinstance(scripts, str) else set(scripts)
         unknown = sorted(scripts - set(self.scripts))
         if unknown:
             raise ValueError(f"No such scripts: {unknown}; there are {sorted(set(self.scripts))}.")

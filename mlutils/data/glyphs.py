@@ -6,7 +6,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-import PIL
+import PIL.features
 
 from mlutils.checks import check_seed
 from mlutils.data import rendering
@@ -57,9 +57,10 @@ SCRIPTS = {
 SPLITS = tuple(SCRIPTS)
 RANGES = {script: ranges for part in SCRIPTS.values() for script, ranges in part.items()}
 
-# Two characters are near-duplicates if the cosine between their blurred prints, both of one size,
-# is at least this.  A and Alpha have 1; E and F .9.
-DUPLICATE = 0.95
+# Two characters are near-duplicates if, in any face that knows both or each in its first face, the
+# cosine between their blurred prints, both of one size, is at least this.  A and Alpha have 1; E
+# and F .9.
+DUPLICATE = 0.96
 
 # Standard deviations of what a script's n-th drawer does to all its characters, and of what each
 # drawing adds.  Calibrated so that the nearest neighbour in pixels is right about as often as on
@@ -72,10 +73,10 @@ SHIFT, BEND = 0.10, 0.20
 def glyphs(split=None, seed=0):
     """Synthetic drawings of the characters of many scripts, split by script.
 
-    Every character that the DejaVu fonts know of 28 scripts and notations, near-duplicates
-    removed, is drawn 20 times at 28 x 28 pixels.  The n-th drawings of a script's characters
-    have one "drawer": a font face and a way of slanting and stretching; each drawing adds an
-    affine and an elastic distortion of its own.
+    The letters and symbols that the DejaVu fonts know of 28 scripts and notations, near-duplicates
+    removed, are drawn 20 times each at 28 x 28 pixels.  The n-th drawings of a script's characters
+    have one "drawer": a font face, where it knows the character, and a way of slanting and
+    stretching; each drawing adds an affine and an elastic distortion of its own.
     The first call takes some seconds; the arrays are then kept in Keras's cache folder.
 
     Args:
@@ -101,8 +102,14 @@ def glyphs(split=None, seed=0):
 def recipe():
     """A short digest of everything that decides what the pictures look like, but for the seed."""
     sources = b"".join(Path(file).read_bytes() for file in (__file__, rendering.__file__))
-    versions = f"{matplotlib.__version__} {PIL.__version__}".encode()
-    return hashlib.sha256(sources + versions).hexdigest()[:12]
+    versions = (
+        matplotlib.__version__,
+        np.__version__,
+        PIL.__version__,
+        PIL.features.version("freetype2"),
+        unicodedata.unidata_version,
+    )
+    return hashlib.sha256(sources + repr(versions).encode()).hexdigest()[:12]
 
 
 def fits(arrays):
@@ -146,21 +153,32 @@ def candidates():
 
 def distinct(characters):
     """The same dict without near-duplicates, of which the first is kept."""
-    script_of, prints = [], []
-    for script, members in characters.items():
-        for character in members:
-            picture = rendering.printed(character, rendering.faces_of(character)[0])
-            if picture is not None:
-                script_of.append((script, character))
-                prints.append(picture)
-    pictures = blurred(np.stack(prints))
-    alike = pictures @ pictures.T >= DUPLICATE
-    found, kept = {script: [] for script in characters}, np.zeros(len(prints), bool)
-    for i, (script, character) in enumerate(script_of):
-        kept[i] = not np.any(alike[i] & kept)
+    members = [(script, c) for script, some in characters.items() for c in some]
+    faces = (None, *rendering.FACES)
+    alike = np.max([similarity([c for _, c in members], face) for face in faces], axis=0)
+    inked = alike.diagonal() > 0  # a character without ink resembles nothing, not even itself
+    found, kept = {script: [] for script in characters}, np.zeros(len(members), bool)
+    for i, (script, character) in enumerate(members):
+        kept[i] = inked[i] and not np.any(alike[i, kept] >= DUPLICATE)
         if kept[i]:
             found[script].append(character)
     return found
+
+
+def similarity(characters, face=None):
+    """The cosines between all characters' blurred prints in a face, 0 where it lacks one.
+
+    With no face given, each character is printed in the first that it has.
+    """
+    pictures = np.zeros((len(characters), rendering.SIZE**2), np.float32)
+    known = {
+        i: rendering.printed(c, face or rendering.faces_of(c)[0])
+        for i, c in enumerate(characters)
+        if face is None or ord(c) in rendering.coverage(face)
+    }
+    known = {i: picture for i, picture in known.items() if picture is not None}
+    pictures[list(known)] = blurred(np.stack(list(known.values())))
+    return pictures @ pictures.T
 
 
 def blurred(prints):

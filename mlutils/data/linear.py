@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from mlutils.checks import check_count, check_rate, check_seed
 from mlutils.data.pipeline import endless
-from mlutils.episodes import Episode
+from mlutils.episodes import Episode, check_batch
 
 
 class LinearGaussian:
@@ -26,7 +26,7 @@ class LinearGaussian:
     """
 
     def __init__(self, mean, spread=1.0, noise=0.5):
-        mean = np.asarray(mean, np.float32)
+        mean = np.array(mean, np.float32)
         if mean.ndim != 1 or mean.size == 0 or not np.isfinite(mean).all():
             raise ValueError(f"mean must be a vector of finite numbers, got {mean!r}.")
         self.mean = mean
@@ -71,11 +71,19 @@ class LinearGaussian:
 
         Returns:
             Predictions ``(tasks, Q, 1)``.
+
+        Raises:
+            ValueError: if the shapes do not agree.
         """
-        support_x, support_y, query_x = map(tf.convert_to_tensor, inputs)
-        mean = tf.cast(self.mean[:, None], support_x.dtype)
+        check_batch(*map(tf.convert_to_tensor, inputs))
+        # In float32 a small noise would drown in rounding, and the ceiling would be none.
+        support_x, support_y, query_x = (tf.cast(value, tf.float64) for value in inputs)
+        if support_y.shape[2:] != [1]:
+            raise ValueError(f"support_y has shape {support_y.shape}; allowed is (tasks, S, 1).")
+        mean = self.mean[:, None].astype(np.float64)
         surprise = support_y - support_x @ mean
-        return query_x @ (mean + self._gain(support_x) @ surprise)
+        predictions = query_x @ (mean + self._gain(support_x) @ surprise)
+        return tf.cast(predictions, tf.convert_to_tensor(inputs[0]).dtype)
 
     def floor(self, support_x):
         """The squared error that the Bayes predictor expects to make (:eq:`eq-linear-floor`).
@@ -86,9 +94,10 @@ class LinearGaussian:
         Returns:
             ``(tasks,)``, averaged over theta, the noise, and a query x from N(0, I).
         """
-        support_x = tf.convert_to_tensor(support_x)
-        explained = tf.linalg.trace(self._gain(support_x) @ support_x)
-        return self.noise**2 + self.spread**2 * (self.mean.size - explained)
+        exact = tf.cast(support_x, tf.float64)
+        explained = tf.linalg.trace(self._gain(exact) @ exact)
+        floor = self.noise**2 + self.spread**2 * (self.mean.size - explained)
+        return tf.cast(floor, tf.convert_to_tensor(support_x).dtype)
 
     def _gain(self, support_x):
         """``tau² X' (tau² X X' + sigma² I)^-1``: how an error on S moves theta, (tasks, d, S)."""

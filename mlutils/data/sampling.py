@@ -36,6 +36,7 @@ def episodes(x, y, ways=5, shots=1, queries=5, meta_batch=16, seed=0):
             are fewer than ``ways`` classes, or a class has fewer than ``shots + queries``
             examples.
     """
+    x = tf.convert_to_tensor(x)
     ways, shots = check_count("ways", ways), check_count("shots", shots, least=0)
     queries, meta_batch = check_count("queries", queries), check_count("meta_batch", meta_batch)
     seed = check_seed(seed)
@@ -45,7 +46,6 @@ def episodes(x, y, ways=5, shots=1, queries=5, meta_batch=16, seed=0):
     starts = tf.constant(np.cumsum(counts) - counts, tf.int32)
     counts = tf.constant(counts, tf.int32)
     most = int(tf.reduce_max(counts))
-    x = tf.convert_to_tensor(x)
 
     def gather(examples):
         chosen = tf.gather(x, examples)
@@ -81,6 +81,11 @@ def episodes(x, y, ways=5, shots=1, queries=5, meta_batch=16, seed=0):
 def check_examples(x, y, ways, needed):
     """The classes, each example's class as an index, and the classes' sizes; or a ValueError."""
     y = np.asarray(y)
+    if x.shape.rank == 0 or not (x.dtype.is_integer or x.dtype.is_floating or x.dtype.is_bool):
+        raise ValueError(
+            f"x must be an array of numbers, one example per row; got shape {x.shape} of "
+            f"{x.dtype.name}."
+        )
     if y.ndim != 1 or len(x) != len(y):
         raise ValueError(
             f"x holds {len(x)} examples and y has shape {y.shape}; y must be one class per "

@@ -13,8 +13,9 @@ from mlutils.networks import check_network
 class EncoderLearner(MetaLearner):
     """A learner that embeds inputs, summarises the support set, and answers queries from that.
 
-    A subclass defines ``summarize`` and ``answer``, both for a batch of tasks.  The encoder sees
-    each set of each task by itself, with ``training=False``: dropout is inert.
+    A subclass defines ``summarize`` and ``answer``, both for a batch of tasks.  A classifier's
+    answers are logits: compile with ``SparseCategoricalCrossentropy(from_logits=True)``.
+    The encoder sees each set of each task by itself, with ``training=False``: dropout is inert.
 
     Args:
         encoder: a built Keras model from inputs ``(batch, ...)`` to embeddings ``(batch, ...)``,
@@ -76,13 +77,11 @@ class EncoderLearner(MetaLearner):
 
     def embed(self, x):
         """The embeddings ``(tasks, examples, features)`` of ``(tasks, examples, ...)``."""
-        return tf.vectorized_map(lambda examples: self.embed_one(examples)[0], x, warn=False)
+        return tf.cast(embed(self.encoder, x), self.compute_dtype)
 
     def embed_one(self, x):
         """The embeddings ``(1, examples, features)`` of one task's ``(examples, ...)``."""
-        embeddings = self.encoder(x, training=False)
-        features = math.prod(embeddings.shape[1:])
-        return tf.reshape(embeddings, (1, tf.shape(embeddings)[0], features))
+        return tf.cast(flat_embeddings(self.encoder, x)[tf.newaxis], self.compute_dtype)
 
     def get_config(self):
         encoder = keras.saving.serialize_keras_object(self.encoder)
@@ -92,3 +91,14 @@ class EncoderLearner(MetaLearner):
     def from_config(cls, config):
         encoder = keras.saving.deserialize_keras_object(config["encoder"])
         return cls(**{**config, "encoder": encoder})
+
+
+def embed(encoder, x):
+    """Embed each task's examples by themselves: ``(tasks, n, ...)`` -> ``(tasks, n, features)``."""
+    return tf.vectorized_map(lambda examples: flat_embeddings(encoder, examples), x, warn=False)
+
+
+def flat_embeddings(encoder, examples):
+    """``(n, ...)`` -> ``(n, features)``."""
+    embeddings = encoder(examples, training=False)
+    return tf.reshape(embeddings, (tf.shape(embeddings)[0], math.prod(embeddings.shape[1:])))

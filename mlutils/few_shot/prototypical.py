@@ -13,7 +13,8 @@ class PrototypicalNetwork(EncoderLearner):
 
     ``adapt`` embeds the support set and averages each class into a prototype
     (:eq:`eq-prototype`); a query's logits are minus the squared Euclidean distances of its
-    embedding to the prototypes (:eq:`eq-prototype-logits`).
+    embedding to the prototypes (:eq:`eq-prototype-logits`); compile with
+    ``SparseCategoricalCrossentropy(from_logits=True)``.
     All that is learned is the encoder; no weight changes during adaptation.
 
     Labels ``support_y`` are ``(S,)`` integers 0..N-1, at least one of each, in any order.  The
@@ -49,9 +50,11 @@ def class_means(embeddings, labels):
 
     Raises:
         ValueError: if the labels are not of that kind (where only running the graph shows it,
-            TensorFlow's ``InvalidArgumentError``).
+            TensorFlow's ``InvalidArgumentError``; XLA drops assertions, and a class without
+            examples then gets NaN).
     """
-    of_class = tf.one_hot(labels, count_ways(labels), dtype=embeddings.dtype)  # (tasks, S, N)
+    ways = count_ways(labels)
+    of_class = tf.one_hot(tf.cast(labels, tf.int32), ways, dtype=embeddings.dtype)  # (tasks, S, N)
     sums = tf.matmul(of_class, embeddings, transpose_a=True)
     return sums / tf.reduce_sum(of_class, axis=1)[..., tf.newaxis]
 
@@ -77,8 +80,10 @@ def count_ways(labels):
             f"support_y has shape {labels.shape[1:]} and dtype {labels.dtype.name}; classes need "
             "(S,) integer labels 0..N-1."
         )
-    ways = tf.cast(tf.reduce_max(labels) + 1, tf.int32)
-    present = tf.reduce_any(tf.one_hot(labels, ways) > 0, axis=1)  # a negative label: nowhere
+    ways = tf.cast(tf.reduce_max(labels), tf.int32) + 1
+    present = tf.reduce_any(
+        tf.one_hot(tf.cast(labels, tf.int32), ways) > 0, axis=1
+    )  # a negative label: nowhere
     complete = tf.reduce_all(present) & (tf.reduce_min(labels) >= 0)
     message = "Every task needs support examples of every class, labelled 0..N-1"
     if not tf.executing_eagerly():

@@ -16,6 +16,8 @@ class RecurrentLearner(EncoderLearner):
     memory.  The LSTM reads the support set as a sequence of examples with their labels
     (:eq:`eq-recurrent-state`); every query then takes one more step from the state that is left,
     for itself and without a label (:eq:`eq-recurrent-prediction`).
+    A classifier's answers are logits: compile with
+    ``SparseCategoricalCrossentropy(from_logits=True)``.
 
     Labels ``support_y`` are ``(S,)`` integers 0..outputs-1, or ``(S, outputs)`` numbers.  The
     order of the support set matters.  Other numbers of shots than in training work; the number of
@@ -77,19 +79,19 @@ class RecurrentLearner(EncoderLearner):
 
     def as_vectors(self, labels):
         """Integer labels as one-hot, numbers as they are: ``(tasks, S, outputs)``."""
-        outputs, rank = self.outputs, labels.shape.rank
-        if labels.dtype.is_integer and rank in (2, None):
+        outputs = self.outputs
+        if labels.dtype.is_integer and labels.shape.rank in (2, None):
             check_range(labels, outputs)
-            return tf.one_hot(labels, outputs, dtype=self.compute_dtype)
-        if (
-            labels.dtype.is_floating
-            and rank in (3, None)
-            and labels.shape[2:] in ([outputs], [None])
-        ):
+            if not tf.executing_eagerly():
+                message = f"The labels must be 0 to {outputs - 1}: there are {outputs} outputs."
+                tf.debugging.assert_non_negative(labels, message)
+                tf.debugging.assert_less(labels, tf.cast(outputs, labels.dtype), message)
+            return tf.one_hot(tf.cast(labels, tf.int32), outputs, dtype=self.compute_dtype)
+        if labels.dtype.is_floating and labels.shape.is_compatible_with([None, None, outputs]):
             return tf.cast(labels, self.compute_dtype)
         raise ValueError(
             f"support_y has shape {labels.shape[1:]} and dtype {labels.dtype.name}; allowed are "
-            f"(S,) integers from 0 to {outputs - 1} and (S, {outputs}) numbers."
+            f"(S,) integers from 0 to {outputs - 1} and (S, {outputs}) floats."
         )
 
     def get_config(self):

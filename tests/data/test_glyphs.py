@@ -110,14 +110,31 @@ def test_a_code_point_is_of_one_script_only():
     assert len(points) == len(set(points))
 
 
-def test_no_two_characters_look_the_same(everything):
-    """By the module's own measure, recomputed on what was kept."""
-    prints = [rendering.printed(c, rendering.faces_of(c)[0]) for c in everything.names]
-    pictures = blurred(np.stack(prints))
+@pytest.mark.parametrize("face", [None, *rendering.FACES])
+def test_no_two_characters_look_the_same(everything, face):
+    """In no face, nor each in the first face that it has: a drawing's face is drawn at random."""
+    faces = [face or rendering.faces_of(c)[0] for c in everything.names]
+    prints = [
+        rendering.printed(c, f)
+        for c, f in zip(everything.names, faces, strict=True)
+        if f in rendering.faces_of(c)
+    ]
+    pictures = blurred(np.stack([p for p in prints if p is not None]))
     np.testing.assert_allclose(np.linalg.norm(pictures, axis=1), 1, rtol=1e-5)
     similarity = pictures @ pictures.T
     np.fill_diagonal(similarity, 0)
     assert np.max(similarity) < DUPLICATE + 1e-6
+
+
+def test_alike_in_some_faces_only_is_alike(everything):
+    """Latin K and Cyrillic Ka differ in Sans and are one glyph in Mono."""
+    latin, cyrillic = "K", "\N{CYRILLIC CAPITAL LETTER KA}"
+    cosines = {
+        face: np.prod(blurred(np.stack([rendering.printed(c, face) for c in (latin, cyrillic)])), 0)
+        for face in ("DejaVuSans", "DejaVuSansMono")
+    }
+    assert cosines["DejaVuSans"].sum() < DUPLICATE < cosines["DejaVuSansMono"].sum()
+    assert latin in everything.names and cyrillic not in everything.names
 
 
 def test_of_latin_greek_and_cyrillic_a_only_the_first_is_kept(everything):
