@@ -45,5 +45,5 @@ colab:  ## Run all notebooks with Colab's versions of TensorFlow, Keras, NumPy a
 	@$(PYTHON) tools/colab.py
 
 clean:  ## Remove what was built and installed
-	rm -rf _build .venv .venv-colab build *.egg-info .pytest_cache .ruff_cache
+	rm -rf _build .venv .venv-colab build *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -40,6 +40,13 @@ def test_accuracy_is_per_task_over_the_class_axis():
         assert str(score) == "83.3 ± 32.7 % (2 tasks)"
 
 
+def test_no_number_is_no_right_answer():
+    """argmax of NaN is 0: a diverged classifier must not score like a constant one."""
+    diverged = tf.where(LABELS[..., tf.newaxis] == 0, math.nan, LOGITS)
+    score = mlutils.evaluate(Constant(diverged), [labelled()], tasks=2)
+    np.testing.assert_allclose(score.values, [1 / 3, 1 / 3])
+
+
 def test_score_of_known_values():
     """Values 1, 2, 3, 6: mean 3, median 2.5, variance 14/3, ci95 = 1.96 sqrt(14/3) / 2."""
     score = Score([1, 2, 3, 6])

@@ -58,8 +58,7 @@ SPLITS = tuple(SCRIPTS)
 RANGES = {script: ranges for part in SCRIPTS.values() for script, ranges in part.items()}
 
 # Two characters are near-duplicates if, in any face that knows both or each in its first face, the
-# cosine between their blurred prints, both of one size, is at least this.  A and Alpha have 1; E
-# and F .9.
+# cosine between their blurred prints, both of one size, is at least this.
 DUPLICATE = 0.96
 
 # Standard deviations of what a script's n-th drawer does to all its characters, and of what each

@@ -121,6 +121,31 @@ def test_the_floor_is_what_the_bayes_predictor_scores_and_all_others_score_more(
         assert standard_errors(errors(other) - best) > 4
 
 
+def test_a_small_noise_does_not_drown_in_rounding():
+    """eq-linear-bayes, eq-linear-floor: 100 points tell three weights; the rest is noise.
+
+    The floor is sigma² (1 + tr (X'X)^-1) to many digits, near sigma² (1 + 3/96).  In float32 the
+    gain is off by more than that, and the floor may even be negative.
+    """
+    family = LinearGaussian([1.0, -2.0, 0.5], spread=1.0, noise=1e-3)
+    (support_x, support_y, query_x), query_y = next(
+        iter(family.episodes(shots=100, queries=50, meta_batch=200))
+    )
+    floor = family.floor(support_x).numpy() / 1e-6
+    assert np.all((floor > 1.01) & (floor < 1.06))
+    predicted = family.bayes((support_x, support_y, query_x))
+    assert predicted.dtype == tf.float32
+    assert 0.95 < np.mean((predicted - query_y) ** 2) / 1e-6 < 1.15
+
+
+@pytest.mark.parametrize(
+    "shapes", [[(1, 4, 2), (1, 4), (1, 5, 2)], [(1, 4, 2), (1, 3, 1), (1, 5, 2)]]
+)
+def test_shapes_that_do_not_fit_raise(shapes):
+    with pytest.raises(ValueError, match="allowed"):
+        LinearGaussian([0.0, 0.0]).bayes([tf.zeros(shape) for shape in shapes])
+
+
 def test_bayes_is_a_rule_that_can_be_scored():
     for shots in (0, 3):
         episodes = SYSTEM.episodes(shots=shots, seed=1)

@@ -302,8 +302,8 @@ def test_wrong_learner_raises(make, words):
         (tf.constant([0, 3]), "from 0 to 3; allowed are 0 to 2"),
         (tf.constant([-1, 0]), "from -1 to 0; allowed are 0 to 2"),
         (tf.zeros((2,)), r"allowed are \(S,\) integers"),
-        (tf.zeros((2, 2)), r"and \(S, 3\) numbers"),
-        (tf.zeros((2, 3, 1)), r"and \(S, 3\) numbers"),
+        (tf.zeros((2, 2)), r"and \(S, 3\) floats"),
+        (tf.zeros((2, 3, 1)), r"and \(S, 3\) floats"),
         (tf.constant([True, False]), r"allowed are \(S,\) integers"),
         (tf.zeros((2, 1), tf.int32), r"allowed are \(S,\) integers"),
         (tf.zeros((2, 3), tf.int32), r"allowed are \(S,\) integers"),
@@ -312,6 +312,15 @@ def test_wrong_learner_raises(make, words):
 def test_wrong_labels_raise(support_y, words):
     with pytest.raises(ValueError, match=words):
         RecurrentLearner(identity(2), 3, 4).adapt(tf.zeros((2, 2)), support_y)
+
+
+def test_labels_out_of_range_raise_in_a_graph():
+    """Not read as zeros: five-way tasks for a learner with three outputs."""
+    x, y = np.zeros((50, 2), np.float32), np.repeat(np.arange(5), 10)
+    tasks = mlutils.data.episodes(x, y, ways=5)
+    learner = RecurrentLearner(identity(2), outputs=3)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="must be 0 to 2"):
+        mlutils.evaluate(learner, tasks, tasks=16)
 
 
 def test_labels_out_of_range_raise_in_a_batch():

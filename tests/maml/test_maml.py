@@ -500,7 +500,7 @@ def test_labels_out_of_range_raise():
         learner.adapt(tf.zeros((2, 2)), tf.constant([0, 3]))
 
 
-@pytest.mark.parametrize("targets", [tf.zeros((2,)), tf.zeros((2,), tf.int32)])
+@pytest.mark.parametrize("targets", [tf.zeros((2,)), tf.zeros((2,), tf.int32), tf.zeros((2, 3))])
 def test_targets_that_would_be_broadcast_raise(targets):
     with pytest.raises(ValueError, match="allowed are equal shapes"):
         sinusoid_learner().adapt(tf.zeros((2, 1)), targets)
