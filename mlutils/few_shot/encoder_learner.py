@@ -45,11 +45,19 @@ class EncoderLearner(MetaLearner):
         Raises:
             ValueError: if the labels do not fit.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not define summarize.")
 
     def answer(self, summary, queries):
-        """Predictions ``(tasks, Q, outputs)`` for embeddings ``(tasks, Q, features)``."""
-        raise NotImplementedError
+        """Predict from what was kept.
+
+        Args:
+            summary: what ``summarize`` returned.
+            queries: embeddings ``(tasks, Q, features)``.
+
+        Returns:
+            Predictions ``(tasks, Q, outputs)``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define answer.")
 
     def adapt(self, support_x, support_y):
         """Summarise one task's support set.
