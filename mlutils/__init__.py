@@ -14,6 +14,15 @@ from mlutils.few_shot import EncoderLearner, PrototypicalNetwork, RecurrentLearn
 from mlutils.learner import MetaLearner
 from mlutils.maml import MAML
 from mlutils.networks import BatchNorm, conv4, mlp
+from mlutils.optimizer_based import (
+    LearnedOptimizer,
+    LSTMRule,
+    RuleTrainer,
+    StepSize,
+    UpdateRule,
+    run_optimizer,
+    unroll,
+)
 from mlutils.session import setup
 
 __version__ = "0.1.0"
@@ -23,10 +32,15 @@ __all__ = [
     "BatchNorm",
     "EncoderLearner",
     "Episode",
+    "LSTMRule",
+    "LearnedOptimizer",
     "MetaLearner",
     "PrototypicalNetwork",
     "RecurrentLearner",
+    "RuleTrainer",
     "Score",
+    "StepSize",
+    "UpdateRule",
     "controls",
     "conv4",
     "data",
@@ -34,5 +48,7 @@ __all__ = [
     "judge",
     "mlp",
     "plot",
+    "run_optimizer",
     "setup",
+    "unroll",
 ]

@@ -32,6 +32,39 @@ def check_rate(name, value):
     return float(value)
 
 
+def check_finite(name, value):
+    """``value`` as a finite float.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, got {value!r}.")
+    return float(value)
+
+
+def check_positive(name, value):
+    """``value`` as a float, finite and positive.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    if check_rate(name, value) == 0:
+        raise ValueError(f"{name} must be positive, got {value!r}.")
+    return float(value)
+
+
+def check_option(name, value, allowed):
+    """``value`` itself, one of ``allowed``.
+
+    Raises:
+        ValueError: if it is not among them.
+    """
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {tuple(allowed)}, got {value!r}.")
+    return value
+
+
 def check_seed(value):
     """``value`` as an int from 0 to 2**32 - 1.
 

@@ -11,7 +11,13 @@ import venv
 from pathlib import Path
 
 # Colab's own list, August 2026.
-VERSIONS = ("tensorflow==2.20.*", "keras==3.13.*", "numpy==2.1.*", "matplotlib==3.10.*")
+VERSIONS = (
+    "tensorflow==2.20.*",
+    "keras==3.13.*",
+    "numpy==2.1.*",
+    "matplotlib==3.10.*",
+    "scikit-learn==1.6.*",
+)
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv-colab"
 

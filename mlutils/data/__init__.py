@@ -1,9 +1,21 @@
 """Families of tasks, sampled in graph as ``tf.data`` pipelines of episodes."""
 
 from mlutils.data.characters import Characters
+from mlutils.data.digits import digits
 from mlutils.data.glyphs import glyphs
 from mlutils.data.linear import LinearGaussian
+from mlutils.data.network_training import NetworkTraining
+from mlutils.data.quadratics import Quadratics
 from mlutils.data.sampling import episodes
 from mlutils.data.sinusoids import sinusoids
 
-__all__ = ["Characters", "LinearGaussian", "episodes", "glyphs", "sinusoids"]
+__all__ = [
+    "Characters",
+    "LinearGaussian",
+    "NetworkTraining",
+    "Quadratics",
+    "digits",
+    "episodes",
+    "glyphs",
+    "sinusoids",
+]

@@ -1,0 +1,123 @@
+"""Training a small network as a function to minimise: what learned optimizers are for."""
+
+import itertools
+import math
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mlutils.checks import check_count, check_seed
+from mlutils.data.pipeline import endless
+
+
+class NetworkTraining:
+    """Functions ``f(theta)``: the loss of a multilayer perceptron (:eq:`eq-network-training`).
+
+    theta holds all weights of the network in one vector, layer by layer, each kernel followed by
+    its bias.  f is the mean cross-entropy over a mini-batch, another one at each step; functions
+    differ by their theta_0, drawn as Keras draws a ``Dense`` layer's weights, and by their
+    mini-batches.
+
+    Args:
+        x: inputs, ``(examples, ...)``, flattened here.
+        y: integer labels from 0, ``(examples,)``.
+        hidden: units of each hidden layer.
+        activation: of the hidden layers, as Keras names them.
+        batch: examples per mini-batch, drawn with replacement.
+
+    Raises:
+        ValueError: if x and y do not fit or a number is out of range.
+    """
+
+    def __init__(self, x, y, hidden=(20,), activation="sigmoid", batch=128):
+        x, y = np.asarray(x, np.float32), np.asarray(y)
+        if len(x) == 0 or y.shape != x.shape[:1] or y.dtype.kind not in "iu" or y.min() < 0:
+            raise ValueError(
+                "x and y must be (examples, ...) and as many integer labels from 0; got shapes "
+                f"{x.shape} and {y.shape}, y of dtype {y.dtype}."
+            )
+        self.x, self.y = x.reshape(len(x), -1), y.astype(np.int32)
+        hidden = [check_count("hidden", units) for units in hidden]
+        self.sizes = (self.x.shape[1], *hidden, int(y.max()) + 1)
+        self.activation = keras.activations.get(activation)
+        self.batch = check_count("batch", batch)
+
+    @property
+    def shapes(self):
+        """The shapes of kernels and biases, in theta's order."""
+        pairs = itertools.pairwise(self.sizes)
+        return [shape for n, m in pairs for shape in ((n, m), (m,))]
+
+    @property
+    def dimension(self):
+        """The number of coordinates of theta."""
+        return sum(map(math.prod, self.shapes))
+
+    def problems(self, functions=8, seed=0):
+        """Endless batches of functions, and where to start on them.
+
+        Args:
+            functions: per batch.
+            seed: 0 to 2**32 - 1.  The same seed gives the same batches, each time they are
+                iterated.
+
+        Returns:
+            A ``tf.data.Dataset`` of ``(theta_0, key)``: float32 ``(functions, dimension)``, and
+            int64 ``(2,)``, from which ``values`` draws the mini-batches.
+
+        Raises:
+            ValueError: if ``functions`` or the seed is out of range.
+        """
+        functions, seed = check_count("functions", functions), check_seed(seed)
+
+        def sample(draws):
+            parts = []
+            for shape in self.shapes:
+                limit = math.sqrt(6 / sum(shape)) if len(shape) == 2 else 0.0
+                parts.append(draws.uniform((functions, math.prod(shape)), -limit, limit))
+            return tf.concat(parts, axis=1), draws.seeds()
+
+        return endless(sample, seed)
+
+    def predict(self, theta, x):
+        """The networks' outputs, logits.
+
+        Args:
+            theta: ``(functions, dimension)``.
+            x: ``(functions, batch, inputs)``.
+
+        Returns:
+            ``(functions, batch, classes)``.
+        """
+        parts = tf.split(theta, [math.prod(shape) for shape in self.shapes], axis=1)
+        for layer, (kernel, bias) in enumerate(zip(parts[::2], parts[1::2], strict=True)):
+            if layer:
+                x = self.activation(x)
+            kernel = tf.reshape(kernel, (-1, *self.shapes[2 * layer]))
+            x = tf.matmul(x, kernel) + bias[:, None]
+        return x
+
+    def mini_batches(self, functions, key, step):
+        """``(x, y)`` of shapes ``(functions, batch, inputs)`` and ``(functions, batch)``."""
+        key = tf.random.experimental.stateless_fold_in(key, step)
+        drawn = tf.random.stateless_uniform(
+            (functions, self.batch), key, 0, len(self.x), dtype=tf.int32
+        )
+        return tf.gather(self.x, drawn), tf.gather(self.y, drawn)
+
+    def values(self, theta, key, step):
+        """f(theta) of each function on the mini-batch of a step.
+
+        Args:
+            theta: ``(functions, dimension)``.
+            key: from ``problems``.
+            step: which mini-batch, a scalar integer.
+
+        Returns:
+            ``(functions,)``.
+        """
+        x, y = self.mini_batches(tf.shape(theta)[0], key, step)
+        logits = self.predict(theta, tf.cast(x, theta.dtype))
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits)
+        return tf.reduce_mean(losses, axis=1)

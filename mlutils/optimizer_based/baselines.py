@@ -1,0 +1,57 @@
+"""What a learned optimizer is compared with: Keras's own, at their best step sizes."""
+
+import numpy as np
+import tensorflow as tf
+
+from mlutils.checks import check_count
+
+
+def run_optimizer(optimizer, function, theta, steps, rates=None):
+    """Minimise a batch of functions with a Keras optimizer, once for every step size.
+
+    Args:
+        optimizer: a ``keras.optimizers.Optimizer`` that was not used before.  All functions share
+            it, so it must treat each coordinate by itself, as all but those that clip by a norm
+            do.
+        function: from ``(theta, step)`` to values ``(functions,)``, as for ``unroll``.
+        theta: theta_0, ``(functions, coordinates)``.
+        steps: T, at least 1.
+        rates: the step sizes to try; the optimizer's own one when None.
+
+    Returns:
+        float64 ``(rates, steps + 1, functions)``: f(theta_0) to f(theta_T), infinite from where a
+        run stopped being finite.
+
+    Raises:
+        ValueError: if ``steps`` is not a positive integer, or the optimizer was used before.
+    """
+    steps = check_count("steps", steps)
+    if optimizer.built:
+        raise ValueError(
+            "The optimizer was used before; its state would carry over: make a new one."
+        )
+    variable = tf.Variable(theta)
+    optimizer.build([variable])
+    initial = [v.numpy() for v in optimizer.variables]
+
+    @tf.function
+    def run():
+        record = tf.TensorArray(variable.dtype, size=steps + 1)
+        for step in tf.range(steps):
+            with tf.GradientTape() as tape:
+                value = function(tf.convert_to_tensor(variable), step)
+            optimizer.apply([tape.gradient(value, variable)], [variable])
+            record = record.write(step, value)
+        return record.write(steps, function(tf.convert_to_tensor(variable), steps)).stack()
+
+    runs = []
+    for rate in [None] if rates is None else rates:
+        variable.assign(theta)
+        for v, value in zip(optimizer.variables, initial, strict=True):
+            v.assign(value)
+        if rate is not None:
+            optimizer.learning_rate = float(rate)
+        runs.append(run().numpy().astype(np.float64))
+    runs = np.stack(runs)
+    finite = np.logical_and.accumulate(np.isfinite(runs), axis=1)
+    return np.where(finite, runs, np.inf)

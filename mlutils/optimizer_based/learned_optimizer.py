@@ -1,0 +1,92 @@
+"""A learned update rule as an optimizer that any Keras model can be compiled with."""
+
+import keras
+import tensorflow as tf
+
+from mlutils.optimizer_based.rules import StepSize, UpdateRule
+
+
+@keras.saving.register_keras_serializable(package="mlutils")
+class LearnedOptimizer(keras.optimizers.Optimizer):
+    """A Keras optimizer that updates by a rule (:eq:`eq-update-rule`).
+
+    ``model.compile(optimizer=LearnedOptimizer.load(path), ...)``, and ``fit``, clipping, weight
+    decay, moving averages and saving are Keras's.  Training a model leaves the rule's own
+    weights as they are; ``RuleTrainer`` trains them.
+
+    Args:
+        rule: an ``UpdateRule`` that all coordinates share.
+        learning_rate: what every update is multiplied by, a number or a Keras schedule.
+        **kwargs: as for every Keras optimizer: ``weight_decay``, ``clipnorm``, ``use_ema``, ...
+
+    Raises:
+        TypeError: if ``rule`` is no ``UpdateRule``.
+        ValueError: if it has a step size for each coordinate of one function.
+    """
+
+    def __init__(self, rule, learning_rate=1.0, name="learned_optimizer", **kwargs):
+        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+        if not isinstance(rule, UpdateRule):
+            raise TypeError(f"rule must be an mlutils.UpdateRule, got {type(rule).__name__}.")
+        if isinstance(rule, StepSize) and rule.coordinates is not None:
+            raise ValueError(
+                f"The rule has {rule.coordinates} step sizes, one of each coordinate of the "
+                "function that it was trained on; a Keras optimizer needs a rule that all "
+                "coordinates share."
+            )
+        self.rule = rule
+
+    def build(self, variables):
+        """Give every variable its state, at the rule's initial values."""
+        if self.built:
+            return
+        super().build(variables)
+        self.states = []
+        for variable in variables:
+            initial = self.rule.initial_state(variable.shape)
+            state = []
+            for value in initial:
+                kept = self.add_variable(value.shape, dtype=value.dtype, name="state")
+                kept.assign(value)
+                state.append(kept)
+            self.states.append(state)
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Add the rule's update, times the learning rate, to one variable."""
+        kept = self.states[self._get_variable_index(variable)]
+        gradient = tf.cast(tf.convert_to_tensor(gradient), self.rule.compute_dtype)
+        update, state = self.rule(gradient, tuple(tf.convert_to_tensor(s) for s in kept))
+        for old, new in zip(kept, state, strict=True):
+            self.assign(old, new)
+        learning_rate = tf.cast(learning_rate, variable.dtype)
+        self.assign_add(variable, learning_rate * tf.cast(update, variable.dtype))
+
+    def save(self, path):
+        """Save the rule; ``path`` ends in ``.keras``.  Models save their optimizer themselves."""
+        self.rule.save(path)
+
+    @classmethod
+    def load(cls, path, **options):
+        """An optimizer with the rule that was saved at ``path``.
+
+        Args:
+            path: as written by ``save`` here or by the rule's.
+            **options: as for the class.
+
+        Raises:
+            ValueError: if there is no such file, or it is not a Keras archive.
+            TypeError: if it holds something else than a rule.
+        """
+        return cls(keras.saving.load_model(path), **options)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "rule": keras.saving.serialize_keras_object(self.rule),
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        config["rule"] = keras.saving.deserialize_keras_object(config["rule"], custom_objects)
+        return super().from_config(config, custom_objects)

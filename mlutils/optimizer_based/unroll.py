@@ -1,0 +1,216 @@
+"""Running an update rule on a batch of functions, and training the rule through the run."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mlutils.checks import check_count
+
+WEIGHTS = ("ones", "last", "increasing")
+
+
+def unroll(rule, function, theta, steps, state=None, start=0, first_order=False):
+    """Minimise a batch of functions with an update rule (:eq:`eq-update-rule`).
+
+    Args:
+        rule: an ``UpdateRule``, or any object with its ``initial_state`` and call.
+        function: from ``(theta, step)`` to the functions' values, ``(functions,)``; ``step``, an
+            int32 tensor, tells stochastic ones which mini-batch to use.
+        theta: theta_0, ``(functions, coordinates)``.
+        steps: T, at least 1.
+        state: the rule's state to go on from; its initial one when None.
+        start: the number of steps already taken.
+        first_order: treat the gradients as constants: the derivative of a result by the rule's
+            weights then lacks the path through them (:eq:`eq-unrolled-gradient`).
+
+    Returns:
+        ``(values, theta, state)``: f(theta_0) to f(theta_T), ``(steps + 1, functions)``; theta_T;
+        the rule's state then.
+
+    Raises:
+        ValueError: if ``steps`` is not a positive integer, or theta not of that shape.
+    """
+    steps, theta = check_count("steps", steps), tf.convert_to_tensor(theta)
+    if theta.shape.rank != 2:
+        raise ValueError(
+            f"theta has shape {tuple(theta.shape)}; allowed is (functions, coordinates)."
+        )
+    if state is None:
+        state = rule.initial_state(theta.shape)
+
+    def step(index, record, theta, state):
+        with tf.GradientTape() as tape:
+            tape.watch(theta)
+            value = function(theta, start + index)
+        gradient = tape.gradient(value, theta)
+        if first_order:
+            gradient = tf.stop_gradient(gradient)
+        update, state = rule(gradient, state)
+        return index + 1, record.write(index, value), theta + update, state
+
+    record = tf.TensorArray(theta.dtype, size=steps + 1, element_shape=theta.shape[:1])
+    index, record, theta, state = tf.while_loop(
+        lambda index, *_: index < steps,
+        step,
+        (tf.constant(0), record, theta, state),
+        maximum_iterations=steps,
+    )
+    record = record.write(index, function(theta, start + index))
+    return record.stack(), theta, state
+
+
+def step_weights(weights, steps):
+    """The weights w_1 to w_T of the meta-loss (:eq:`eq-unrolled-objective`).
+
+    Args:
+        weights: "ones"; "last" for the last step only; "increasing" for t / T; or T numbers of
+            at least 0.
+        steps: T.
+
+    Returns:
+        float64 ``(steps,)``.
+
+    Raises:
+        ValueError: for an unknown name, or numbers that are not that many, not finite, negative
+            or all zero.
+    """
+    steps = check_count("steps", steps)
+    if isinstance(weights, str):
+        if weights not in WEIGHTS:
+            raise ValueError(
+                f"weights must be one of {WEIGHTS} or {steps} numbers, got {weights!r}."
+            )
+        time = np.arange(1.0, steps + 1)
+        return {"ones": time**0, "last": 1.0 * (time == steps), "increasing": time / steps}[weights]
+    numbers = np.asarray(weights, np.float64)
+    if numbers.shape != (steps,) or not np.isfinite(numbers).all():
+        raise ValueError(f"weights must be {steps} finite numbers, one a step, got {weights!r}.")
+    if (numbers < 0).any() or not numbers.any():
+        raise ValueError(f"weights must be at least 0 and not all 0, got {weights!r}.")
+    return numbers
+
+
+class RuleTrainer(keras.Model):
+    """Trains an update rule by gradient descent on :eq:`eq-unrolled-objective`.
+
+    ``fit`` takes batches ``(theta_0, problem)`` of functions, as a family's ``problems``
+    makes them; every batch is minimised once from its random theta_0, and theta is then thrown
+    away: what is kept is the rule.  The logged loss is J, the mean over the batch of
+    sum_t w_t f(theta_t).
+
+    Args:
+        rule: an ``UpdateRule``, trained in place.
+        function: from ``(theta, problem, step)`` to values ``(functions,)``: a family's ``values``.
+        steps: T, the length of a trajectory.
+        truncation: cut trajectories into segments this long; the rule's weights are updated
+            after each, and no gradient flows from one into the segment before it.  It must
+            divide ``steps``; None for a single segment.
+        weights: w_1 to w_T, as ``step_weights`` takes them.
+        first_order: drop the path through the gradients, as Andrychowicz et al. (2016) do.
+
+    Raises:
+        ValueError: if an option is out of range, or a segment has no weight at all.
+    """
+
+    def __init__(
+        self,
+        rule,
+        function,
+        steps=100,
+        truncation=None,
+        weights="ones",
+        first_order=False,
+        **kwargs,
+    ):
+        super().__init__(autocast=False, **kwargs)
+        self.rule, self.function = rule, function
+        self.steps = check_count("steps", steps)
+        self.truncation = check_count("truncation", steps if truncation is None else truncation)
+        if self.steps % self.truncation:
+            raise ValueError(
+                f"truncation must divide steps, got truncation={truncation}, steps={steps}."
+            )
+        self.weights_of_steps = step_weights(weights, self.steps)
+        segments = self.weights_of_steps.reshape(-1, self.truncation)
+        if not segments.any(axis=1).all():
+            raise ValueError(
+                f"With weights={weights!r} and truncation={self.truncation} a whole segment has "
+                "weight 0, and nothing would be learned from it: use a longer truncation, or None."
+            )
+        self.first_order = bool(first_order)
+        self.tracker = keras.metrics.Mean(name="loss")
+        self.built = True
+
+    @property
+    def metrics(self):
+        return [self.tracker]
+
+    def segment_loss(self, theta, problem, state, start):
+        """J's part from the segment of ``truncation`` steps after ``start``; then theta, state."""
+        values, theta, state = unroll(
+            self.rule,
+            lambda theta, step: self.function(theta, problem, step),
+            theta,
+            self.truncation,
+            state,
+            start,
+            self.first_order,
+        )
+        weights = tf.constant(self.weights_of_steps, theta.dtype)[start : start + self.truncation]
+        return tf.tensordot(weights, tf.reduce_mean(values[1:], axis=1), 1), theta, state
+
+    def segment_gradients(self, theta, problem, state, start):
+        """``segment_loss``'s value and its gradient by the rule's weights; then theta, state."""
+        with tf.GradientTape() as tape:
+            loss, theta, state = self.segment_loss(theta, problem, state, start)
+        variables = self.rule.trainable_variables
+        gradients = tape.gradient(loss, variables, unconnected_gradients="zero")
+        return (loss, gradients), theta, state
+
+    def over_segments(self, batch, one_segment, total):
+        """Go along a trajectory segment by segment, adding up what ``one_segment`` returns."""
+        theta, problem = batch
+
+        def body(start, total, theta, state):
+            part, theta, state = one_segment(theta, problem, state, start)
+            total = tf.nest.map_structure(tf.add, total, part)
+            return start + self.truncation, total, theta, state
+
+        state = self.rule.initial_state(theta.shape)
+        loop = (tf.constant(0), total, tf.convert_to_tensor(theta), state)
+        return tf.while_loop(lambda start, *_: start < self.steps, body, loop)[1]
+
+    def meta_loss(self, batch):
+        """J of a batch (:eq:`eq-unrolled-objective`), a scalar."""
+        zero = tf.zeros((), batch[0].dtype)
+        return self.over_segments(batch, self.segment_loss, zero)
+
+    def meta_gradients(self, batch):
+        """J of a batch, and its gradient by the rule's weights (:eq:`eq-unrolled-gradient`).
+
+        With ``truncation`` it is the sum of the segments' gradients, all at the present weights.
+
+        Returns:
+            ``(loss, gradients)``: a scalar, and a list aligned with the rule's
+            ``trainable_variables``.
+        """
+        zero = tf.zeros((), batch[0].dtype)
+        zeros = [tf.zeros_like(v) for v in self.rule.trainable_variables]
+        return self.over_segments(batch, self.segment_gradients, (zero, zeros))
+
+    def train_step(self, batch):
+        variables = self.rule.trainable_variables
+        self.optimizer.build(variables)  # its variables cannot be made inside the loop
+
+        def one_segment(*arguments):
+            (loss, gradients), theta, state = self.segment_gradients(*arguments)
+            self.optimizer.apply(gradients, variables)
+            return loss, theta, state
+
+        zero = tf.zeros((), batch[0].dtype)
+        self.tracker.update_state(self.over_segments(batch, one_segment, zero))
+        return {"loss": self.tracker.result()}
+
+    def test_step(self, batch):
+        self.tracker.update_state(self.meta_loss(batch))
+        return {"loss": self.tracker.result()}
