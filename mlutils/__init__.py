@@ -21,6 +21,7 @@ from mlutils.optimizer_based import (
     StepSize,
     UpdateRule,
     run_optimizer,
+    trained_rule,
     unroll,
 )
 from mlutils.session import setup
@@ -50,5 +51,6 @@ __all__ = [
     "plot",
     "run_optimizer",
     "setup",
+    "trained_rule",
     "unroll",
 ]

@@ -34,7 +34,6 @@ def run_optimizer(optimizer, function, theta, steps, rates=None):
     optimizer.build([variable])
     initial = [v.numpy() for v in optimizer.variables]
 
-    @tf.function
     def run():
         record = tf.TensorArray(variable.dtype, size=steps + 1)
         for step in tf.range(steps):
@@ -44,6 +43,7 @@ def run_optimizer(optimizer, function, theta, steps, rates=None):
             record = record.write(step, value)
         return record.write(steps, function(tf.convert_to_tensor(variable), steps)).stack()
 
+    run = tf.function(run).get_concrete_function()
     runs = []
     for rate in [None] if rates is None else rates:
         variable.assign(theta)

@@ -1,11 +1,12 @@
 """Update rules with weights of their own: pure functions (gradient, state) -> (update, state)."""
 
 import math
+from pathlib import Path
 
 import keras
 import tensorflow as tf
 
-from mlutils.checks import check_count, check_finite, check_positive
+from mlutils.checks import check_count, check_finite, check_option, check_positive
 
 
 class UpdateRule(keras.Model):
@@ -174,3 +175,17 @@ def log_and_sign(gradient, p=10.0):
     log = tf.math.log(tf.maximum(size, smallest)) / p
     direction = tf.where(large, tf.sign(gradient), gradient / smallest)
     return tf.stack([log, direction], axis=-1)
+
+
+def trained_rule(name):
+    """A rule that was trained by ``benchmarks/train_rules.py`` and comes with the package.
+
+    Args:
+        name: "digits", an ``LSTMRule`` trained on 3,000 runs of 100 steps of
+            ``NetworkTraining(*mlutils.data.digits())``.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    files = {path.stem: path for path in (Path(__file__).parent / "trained").glob("*.keras")}
+    return keras.saving.load_model(files[check_option("name", name, sorted(files))])
