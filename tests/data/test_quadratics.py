@@ -94,14 +94,15 @@ def test_pocket_numbers():
 def test_values_are_the_squared_misfits(d):
     """eq-quadratic: f(theta) = |W theta - y|², by a loop; the step does not matter."""
     theta, (w, y) = next(iter(Quadratics(d).problems(functions=7)))
-    expected = []
-    for i in range(7):
-        misfits = [sum(w[i, j, k] * theta[i, k] for k in range(d)) - y[i, j] for j in range(d)]
-        expected.append(sum(float(misfit) ** 2 for misfit in misfits))
     values = Quadratics.values(theta, (w, y))
     assert values.shape == (7,) and values.dtype == tf.float32
-    np.testing.assert_allclose(values, expected, rtol=1e-5)
     np.testing.assert_array_equal(Quadratics.values(theta, (w, y), 3), values)
+    theta, w, y = (x.numpy().tolist() for x in (theta, w, y))
+    for i, value in enumerate(values.numpy()):
+        expected = 0.0
+        for j in range(d):
+            expected += (sum(w[i][j][k] * theta[i][k] for k in range(d)) - y[i][j]) ** 2
+        assert value == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
 def test_the_gradient():

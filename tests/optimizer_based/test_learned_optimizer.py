@@ -78,9 +78,9 @@ def differ(found, expected):
 
 
 def start():
-    """A matrix, a vector and a scalar."""
-    random = np.random.default_rng(1)
-    return [tf.Variable(random.normal(size=shape), dtype="float32") for shape in [(2, 3), (4,), ()]]
+    """A matrix, two vectors of the same shape and a scalar."""
+    random, shapes = np.random.default_rng(1), [(2, 3), (4,), (4,), ()]
+    return [tf.Variable(random.normal(size=shape), dtype="float32") for shape in shapes]
 
 
 def loss_of(variables):
@@ -201,7 +201,7 @@ def test_a_variable_without_a_gradient_stays_and_so_does_its_state():
     optimizer, variables = LearnedOptimizer(lstm()), start()
     minimise(optimizer, variables, steps=2)
     kept = [variables[1].numpy(), *(s.numpy() for s in optimizer.states[1])]
-    optimizer.apply([tf.ones((2, 3)), None, tf.ones(())], variables)
+    optimizer.apply([tf.ones((2, 3)), None, tf.ones(4), tf.ones(())], variables)
     assert_close([variables[1], *optimizer.states[1]], kept, rtol=0, atol=0)
     assert optimizer.iterations == 3
 
@@ -424,7 +424,7 @@ def test_the_variables_are_the_counter_the_rate_and_the_states():
     assert optimizer.iterations == 3
     states = [s for state in optimizer.states for s in state]
     shapes = [s.shape for s in states]
-    assert shapes == 4 * [(2, 3, 3)] + 4 * [(4, 3)] + 4 * [(3,)]
+    assert shapes == 4 * [(2, 3, 3)] + 8 * [(4, 3)] + 4 * [(3,)]
     own = [optimizer.iterations, optimizer.learning_rate, *states]
     assert list(map(id, optimizer.variables)) == list(map(id, own))
 
