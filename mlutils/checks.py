@@ -13,11 +13,20 @@ def check_count(name, value, least=1):
     """
     try:
         count = None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
+    except (TypeError, AttributeError):  # a tensor of a bool raises the latter
         count = None
     if count is None or count < least:
         raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}.")
     return count
+
+
+def is_finite(value):
+    """Whether ``value`` is a real number that a float can hold, and no bool."""
+    try:
+        fits = isinstance(value, Real) and not isinstance(value, bool)
+        return fits and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def check_rate(name, value):
@@ -26,8 +35,7 @@ def check_rate(name, value):
     Raises:
         ValueError: if it is none.
     """
-    fits = isinstance(value, Real) and not isinstance(value, bool)
-    if not fits or not math.isfinite(value) or value < 0:
+    if not is_finite(value) or value < 0:
         raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}.")
     return float(value)
 
@@ -38,7 +46,7 @@ def check_finite(name, value):
     Raises:
         ValueError: if it is none.
     """
-    if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
+    if not is_finite(value):
         raise ValueError(f"{name} must be a finite number, got {value!r}.")
     return float(value)
 

@@ -100,7 +100,7 @@ class NetworkTraining:
 
     def mini_batches(self, functions, key, step):
         """``(x, y)`` of shapes ``(functions, batch, inputs)`` and ``(functions, batch)``."""
-        key = tf.random.experimental.stateless_fold_in(key, step)
+        key = tf.random.experimental.stateless_fold_in(key, tf.cast(step, tf.int32))
         drawn = tf.random.stateless_uniform(
             (functions, self.batch), key, 0, len(self.x), dtype=tf.int32
         )

@@ -97,5 +97,6 @@ class Quadratics:
             downhill = tf.linalg.matvec(w, residual, transpose_a=True)
             old, size = size, tf.reduce_sum(downhill**2, -1, keepdims=True)
             direction = downhill + tf.math.divide_no_nan(size, old) * direction
-            values.append(tf.reduce_sum(residual**2, -1))
+            # Beyond convergence there is only rounding, which may add up: keep the lowest.
+            values.append(tf.minimum(values[-1], tf.reduce_sum(residual**2, -1)))
         return tf.stack(values)

@@ -39,9 +39,12 @@ def run_optimizer(optimizer, function, theta, steps, rates=None):
         for step in tf.range(steps):
             with tf.GradientTape() as tape:
                 value = function(tf.convert_to_tensor(variable), step)
-            optimizer.apply([tape.gradient(value, variable)], [variable])
+                loss = optimizer.scale_loss(value)
+            optimizer.apply([tape.gradient(loss, variable)], [variable])
             record = record.write(step, value)
-        return record.write(steps, function(tf.convert_to_tensor(variable), steps)).stack()
+        return record.write(
+            steps, function(tf.convert_to_tensor(variable), tf.constant(steps))
+        ).stack()
 
     run = tf.function(run).get_concrete_function()
     runs = []

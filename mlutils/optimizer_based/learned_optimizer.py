@@ -12,7 +12,8 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
 
     ``model.compile(optimizer=LearnedOptimizer.load(path), ...)``, and ``fit``, clipping, weight
     decay, moving averages and saving are Keras's.  Training a model leaves the rule's own
-    weights as they are; ``RuleTrainer`` trains them.
+    weights as they are; ``RuleTrainer`` trains them.  Files that a model with another optimizer
+    wrote load with ``model.load_weights(path, skip_mismatch=True)``.
 
     Args:
         rule: an ``UpdateRule`` that all coordinates share.
@@ -43,13 +44,16 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         super().build(variables)
         self.states = []
         for variable in variables:
-            initial = self.rule.initial_state(variable.shape)
-            state = []
-            for value in initial:
-                kept = self.add_variable(value.shape, dtype=value.dtype, name="state")
-                kept.assign(value)
-                state.append(kept)
-            self.states.append(state)
+            with tf.init_scope():  # fit builds within a graph
+                initial = self.rule.initial_state(variable.shape)
+            self.states.append(
+                [
+                    self.add_variable(
+                        x.shape, lambda shape, dtype, x=x: x, x.dtype.name, name="state"
+                    )
+                    for x in initial
+                ]
+            )
 
     def update_step(self, gradient, variable, learning_rate):
         """Add the rule's update, times the learning rate, to one variable."""

@@ -18,6 +18,8 @@ class UpdateRule(keras.Model):
     """
 
     def __init__(self, **kwargs):
+        # Gradients span more than float16 can: a mixed policy is not for rules.
+        kwargs.setdefault("dtype", keras.config.floatx())
         super().__init__(autocast=False, **kwargs)
 
     def initial_state(self, shape):
@@ -66,7 +68,7 @@ class StepSize(UpdateRule):
         self.coordinates = coordinates
         self.alpha = self.add_weight(
             shape=() if coordinates is None else (coordinates,),
-            initializer=keras.initializers.Constant(self.initial),
+            initializer=lambda shape, dtype: tf.fill(shape, tf.constant(self.initial, dtype)),
             name="alpha",
         )
         self.built = True
@@ -109,7 +111,7 @@ class LSTMRule(UpdateRule):
 
     def __init__(self, units=20, layers=2, output_scale=0.1, p=10.0, **kwargs):
         super().__init__(**kwargs)
-        self.units, self.p = check_count("units", units), check_positive("p", p)
+        self.units, self.p = check_count("units", units), check_p(p)
         self.output_scale = check_positive("output_scale", output_scale)
         dtype = self.dtype_policy
         self.cells = [
@@ -134,11 +136,8 @@ class LSTMRule(UpdateRule):
         for cell, output, memory in zip(self.cells, flat[::2], flat[1::2], strict=True):
             values, state_of_cell = cell(values, [output, memory])
             new += state_of_cell
-        update = tf.reshape(self.output_scale * self.head(values), tf.shape(gradient))
-        update.set_shape(gradient.shape)
-        return update, tuple(
-            tf.reshape(x, tf.shape(old)) for x, old in zip(new, state, strict=True)
-        )
+        update = shaped_like(gradient, self.output_scale * self.head(values))
+        return update, tuple(map(shaped_like, state, new))
 
     def get_config(self):
         return {
@@ -150,6 +149,11 @@ class LSTMRule(UpdateRule):
         }
 
 
+def shaped_like(example, values):
+    """``values`` in the shape of ``example``, as far as that is known also statically."""
+    return tf.ensure_shape(tf.reshape(values, tf.shape(example)), example.shape)
+
+
 def log_and_sign(gradient, p=10.0):
     """A gradient as two numbers of moderate size, whatever its own (:eq:`eq-log-and-sign`).
 
@@ -158,15 +162,15 @@ def log_and_sign(gradient, p=10.0):
 
     Args:
         gradient: ``(...)``.
-        p: positive: magnitudes below exp(-p) count as small.
+        p: positive, at most 80: magnitudes below exp(-p) count as small.
 
     Returns:
         ``(..., 2)``.
 
     Raises:
-        ValueError: if ``p`` is not a positive number.
+        ValueError: if ``p`` is out of range.
     """
-    p = check_positive("p", p)
+    p = check_p(p)
     gradient = tf.convert_to_tensor(gradient)
     smallest = math.exp(-p)
     size = tf.abs(gradient)
@@ -175,6 +179,13 @@ def log_and_sign(gradient, p=10.0):
     log = tf.math.log(tf.maximum(size, smallest)) / p
     direction = tf.where(large, tf.sign(gradient), gradient / smallest)
     return tf.stack([log, direction], axis=-1)
+
+
+def check_p(p):
+    """``p`` as a float, or a ValueError; exp(-p) must be a number of float32."""
+    if check_positive("p", p) > 80:
+        raise ValueError(f"p must be at most 80, got {p!r}.")
+    return float(p)
 
 
 def trained_rule(name):

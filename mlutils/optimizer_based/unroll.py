@@ -36,7 +36,7 @@ def unroll(rule, function, theta, steps, state=None, start=0, first_order=False)
             f"theta has shape {tuple(theta.shape)}; allowed is (functions, coordinates)."
         )
     if state is None:
-        state = rule.initial_state(theta.shape)
+        state = rule.initial_state(shape_of(theta))
 
     def step(index, record, theta, state):
         with tf.GradientTape() as tape:
@@ -57,6 +57,12 @@ def unroll(rule, function, theta, steps, state=None, start=0, first_order=False)
     )
     record = record.write(index, function(theta, start + index))
     return record.stack(), theta, state
+
+
+def shape_of(tensor):
+    """Its shape as a list: a number where it is known, a tensor where not."""
+    dynamic = tf.shape(tensor)
+    return [dynamic[i] if size is None else size for i, size in enumerate(tensor.shape)]
 
 
 def step_weights(weights, steps):
@@ -156,7 +162,8 @@ class RuleTrainer(keras.Model):
             start,
             self.first_order,
         )
-        weights = tf.constant(self.weights_of_steps, theta.dtype)[start : start + self.truncation]
+        weights = tf.constant(self.weights_of_steps, theta.dtype)
+        weights = tf.slice(weights, [start], [self.truncation])
         return tf.tensordot(weights, tf.reduce_mean(values[1:], axis=1), 1), theta, state
 
     def segment_gradients(self, theta, problem, state, start):
@@ -176,7 +183,7 @@ class RuleTrainer(keras.Model):
             total = tf.nest.map_structure(tf.add, total, part)
             return start + self.truncation, total, theta, state
 
-        state = self.rule.initial_state(theta.shape)
+        state = self.rule.initial_state(shape_of(theta))
         loop = (tf.constant(0), total, tf.convert_to_tensor(theta), state)
         return tf.while_loop(lambda start, *_: start < self.steps, body, loop)[1]
 

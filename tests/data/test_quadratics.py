@@ -283,8 +283,9 @@ def test_conjugate_gradients_never_increase():
 
 def test_conjugate_gradients_never_increase_in_long_runs():
     """Squares of 1e-160 and less underflow; from there the values must not grow."""
-    some = (x[900:950] for x in batch(4, functions=3000))  # one of them grew to 1e32
-    values = conjugate_gradients(*some, steps=600)
+    # One of these once grew to 1e32 in 600 steps, and was not a number after 1100.
+    some = (x[900:950] for x in batch(4, functions=3000))
+    values = conjugate_gradients(*some, steps=1200)
     assert np.isfinite(values).all()
     assert np.all(np.diff(values, axis=0) <= 1e-20 * values[0])
 
