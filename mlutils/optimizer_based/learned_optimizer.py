@@ -12,8 +12,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
 
     ``model.compile(optimizer=LearnedOptimizer.load(path), ...)``, and ``fit``, clipping, weight
     decay, moving averages and saving are Keras's.  Training a model leaves the rule's own
-    weights as they are; ``RuleTrainer`` trains them.  Files that a model with another optimizer
-    wrote load with ``model.load_weights(path, skip_mismatch=True)``.
+    weights as they are; ``RuleTrainer`` trains them.
 
     Args:
         rule: an ``UpdateRule`` that all coordinates share.
@@ -36,6 +35,13 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
                 "coordinates share."
             )
         self.rule = rule
+        for variable in rule.variables:
+            self._track_variable(variable)
+
+    def __dir__(self):
+        # Keras saves every attribute that dir() names.  The rule's weights are among the
+        # optimizer's variables: files that another optimizer wrote can then be loaded.
+        return [name for name in super().__dir__() if name != "rule"]
 
     def build(self, variables):
         """Give every variable its state, at the rule's initial values."""

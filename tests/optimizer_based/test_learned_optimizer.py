@@ -417,7 +417,7 @@ def test_a_second_model_needs_a_second_optimizer():
         losses(compiled(optimizer), 1)
 
 
-def test_the_variables_are_the_counter_the_rate_and_the_states():
+def test_the_variables_are_the_counter_the_rate_the_rules_and_the_states():
     """An LSTM layer has an output and a memory, each of every coordinate three numbers."""
     optimizer, variables = LearnedOptimizer(lstm(layers=2)), start()
     minimise(optimizer, variables, steps=3)
@@ -425,7 +425,7 @@ def test_the_variables_are_the_counter_the_rate_and_the_states():
     states = [s for state in optimizer.states for s in state]
     shapes = [s.shape for s in states]
     assert shapes == 4 * [(2, 3, 3)] + 8 * [(4, 3)] + 4 * [(3,)]
-    own = [optimizer.iterations, optimizer.learning_rate, *states]
+    own = [optimizer.iterations, optimizer.learning_rate, *optimizer.rule.variables, *states]
     assert list(map(id, optimizer.variables)) == list(map(id, own))
 
 
