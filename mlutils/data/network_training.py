@@ -37,9 +37,10 @@ class NetworkTraining:
                 "x and y must be (examples, ...) and as many integer labels from 0; got shapes "
                 f"{x.shape} and {y.shape}, y of dtype {y.dtype}."
             )
-        self.x, self.y = x.reshape(len(x), -1), y.astype(np.int32)
+        x, y = x.reshape(len(x), -1), y.astype(np.int32)
+        self.x, self.y = tf.constant(x), tf.constant(y)  # once, not in every graph
         hidden = [check_count("hidden", units) for units in hidden]
-        self.sizes = (self.x.shape[1], *hidden, int(y.max()) + 1)
+        self.sizes = (x.shape[1], *hidden, int(y.max()) + 1)
         self.activation = keras.activations.get(activation)
         self.batch = check_count("batch", batch)
 

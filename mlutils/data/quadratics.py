@@ -96,6 +96,7 @@ class Quadratics:
             residual -= length * moved
             downhill = tf.linalg.matvec(w, residual, transpose_a=True)
             old, size = size, tf.reduce_sum(downhill**2, -1, keepdims=True)
+            size = tf.where(size < 1e-250, tf.zeros_like(size), size)  # squares underflow: stay
             direction = downhill + tf.math.divide_no_nan(size, old) * direction
             # Beyond convergence there is only rounding, which may add up: keep the lowest.
             values.append(tf.minimum(values[-1], tf.reduce_sum(residual**2, -1)))

@@ -195,6 +195,8 @@ class RuleTrainer(keras.Model):
     def meta_gradients(self, batch):
         """J of a batch, and its gradient by the rule's weights (:eq:`eq-unrolled-gradient`).
 
+        For one step of gradient descent that is :eq:`eq-step-size-gradient`.
+
         With ``truncation`` it is the sum of the segments' gradients, all at the present weights.
 
         Returns:

@@ -95,7 +95,7 @@ def step(optimizer, variables, loss=loss_of):
     optimizer.apply(tape.gradient(value, variables), variables)
 
 
-def minimise(optimizer, variables, steps=5, loss=loss_of):
+def minimise(optimizer, variables, steps=4, loss=loss_of):
     for _ in range(steps):
         step(optimizer, variables, loss)
     return [v.numpy() for v in variables]
@@ -137,9 +137,9 @@ def test_averages_replace_the_weights_at_the_end():
 
 
 def test_weight_decay_follows_the_learning_rate_not_the_rule():
-    """With updates of 0, five steps leave (1 - 0.5 * 0.1)^5 of theta."""
+    """With updates of 0, four steps leave (1 - 0.5 * 0.1)^4 of theta."""
     optimizer = LearnedOptimizer(StepSize(0.0), learning_rate=0.5, weight_decay=0.1)
-    assert_close(minimise(optimizer, start()), [0.95**5 * v.numpy() for v in start()])
+    assert_close(minimise(optimizer, start()), [0.95**4 * v.numpy() for v in start()])
 
 
 def test_variables_can_be_excluded_from_weight_decay():
@@ -182,8 +182,8 @@ def test_every_coordinate_has_its_own_state():
     """A matrix moves as its six entries do, each a variable and an optimizer of its own."""
     matrix = start()[:1]
     entries = [tf.Variable(value) for value in matrix[0].numpy().ravel()]
-    alone = [minimise(LearnedOptimizer(lstm()), [entry])[0] for entry in entries]
-    assert_close([np.ravel(*minimise(LearnedOptimizer(lstm()), matrix))], [alone])
+    alone = [minimise(LearnedOptimizer(lstm()), [entry], 3)[0] for entry in entries]
+    assert_close([np.ravel(*minimise(LearnedOptimizer(lstm()), matrix, 3))], [alone])
 
 
 def test_coordinates_with_other_pasts_move_differently():
@@ -363,7 +363,7 @@ def test_steps_in_a_function_are_the_same_as_eager_ones():
     """The function makes the optimizer's variables when it is first called."""
     variables, optimizer = start(), LearnedOptimizer(lstm())
     one_step = tf.function(lambda: step(optimizer, variables))
-    for _ in range(5):
+    for _ in range(4):
         one_step()
     assert_close(variables, minimise(LearnedOptimizer(lstm()), start()))
 
@@ -403,8 +403,7 @@ def test_frozen_layers_stay():
     model = network()
     model.layers[0].trainable = False
     before = model.get_weights()
-    compiled(LearnedOptimizer(lstm()), model)
-    losses(model, 1)
+    losses(compiled(LearnedOptimizer(StepSize(0.1)), model), 1)
     assert_close(model.get_weights()[:1], before[:1], rtol=0, atol=0)
     assert differ(model.get_weights()[1:], before[1:])
     assert len(model.optimizer.states) == 1
@@ -547,9 +546,9 @@ def test_all_in_float64(float64):
 def test_a_loaded_rule_gives_the_same_updates(tmp_path):
     LearnedOptimizer(lstm()).save(tmp_path / "rule.keras")
     loaded = LearnedOptimizer.load(tmp_path / "rule.keras", learning_rate=0.5, clipvalue=0.1)
-    expected = minimise(LearnedOptimizer(lstm(), learning_rate=0.5, clipvalue=0.1), start())
-    assert_close(minimise(loaded, start()), expected, rtol=0, atol=0)
-    assert differ(minimise(LearnedOptimizer(lstm()), start()), expected)
+    expected = minimise(LearnedOptimizer(lstm(), learning_rate=0.5, clipvalue=0.1), start(), 2)
+    assert_close(minimise(loaded, start(), 2), expected, rtol=0, atol=0)
+    assert differ(minimise(LearnedOptimizer(lstm()), start(), 2), expected)
 
 
 def test_a_trained_step_size_is_saved(tmp_path):
@@ -583,15 +582,19 @@ def test_loaded_weights_go_on_exactly(run):
 
 
 @pytest.mark.filterwarnings("ignore:Skipping variable loading")
-@pytest.mark.parametrize(
-    "make", [keras.optimizers.Adam, lambda: LearnedOptimizer(lstm())], ids=["Adam", "learned"]
-)
-def test_weights_of_a_model_without_this_optimizer_can_be_loaded(make, tmp_path):
-    """Weights trained elsewhere, then trained further: Keras warns, and loads the model's."""
-    network(9).save_weights(tmp_path / "elsewhere.weights.h5")
-    model = compiled(make())
+@pytest.mark.parametrize("optimizer", [None, "adam"])
+def test_weights_that_another_optimizer_wrote_can_be_loaded(optimizer, tmp_path):
+    """Keras warns and loads the model's; states are new, and the rule keeps its weights."""
+    elsewhere = network(9)
+    if optimizer is not None:
+        compiled(optimizer, elsewhere).optimizer.build(elsewhere.trainable_variables)
+    elsewhere.save_weights(tmp_path / "elsewhere.weights.h5")
+    model = compiled(LearnedOptimizer(lstm()))
+    model.optimizer.build(model.trainable_variables)
     model.load_weights(tmp_path / "elsewhere.weights.h5")
-    assert_close(model.get_weights(), network(9).get_weights(), rtol=0, atol=0)
+    assert_close(model.get_weights(), elsewhere.get_weights(), rtol=0, atol=0)
+    assert_close(model.optimizer.rule.get_weights(), lstm().get_weights(), rtol=0, atol=0)
+    assert not any(np.any(s) for state in model.optimizer.states for s in state)
 
 
 class Stop(keras.callbacks.Callback):
@@ -652,7 +655,7 @@ def test_a_copy_by_config_has_all_options_but_new_weights_in_the_rule(how):
     assert made.get_config() == original.get_config()
     assert differ(made.rule.get_weights(), original.rule.get_weights())
     made.rule.set_weights(original.rule.get_weights())
-    assert_close(minimise(made, start()), minimise(original, start()), rtol=0, atol=0)
+    assert_close(minimise(made, start(), 2), minimise(original, start(), 2), rtol=0, atol=0)
 
 
 def test_a_clone_of_a_model_has_a_rule_with_new_weights():
@@ -664,10 +667,11 @@ def test_a_clone_of_a_model_has_a_rule_with_new_weights():
 
 
 def test_a_deep_copy_keeps_the_rules_weights():
+    """Of an optimizer that was not used yet."""
     original = LearnedOptimizer(lstm(), learning_rate=0.5)
     made = copy.deepcopy(original)
     assert made.rule is not original.rule
-    assert_close(minimise(made, start()), minimise(original, start()), rtol=0, atol=0)
+    assert_close(minimise(made, start(), 2), minimise(original, start(), 2), rtol=0, atol=0)
 
 
 # ---------------------------------------------------------------- wrong input
