@@ -11,8 +11,8 @@ def run_optimizer(optimizer, function, theta, steps, rates=None):
 
     Args:
         optimizer: a ``keras.optimizers.Optimizer`` that was not used before.  All functions share
-            it, so it must treat each coordinate by itself, as all but those that clip by a norm
-            do.
+            it, so it must treat each coordinate by itself, as SGD, RMSprop and Adam do; Adafactor,
+            Lamb, Muon and clipping by a norm do not.
         function: from ``(theta, step)`` to values ``(functions,)``, as for ``unroll``.
         theta: theta_0, ``(functions, coordinates)``.
         steps: T, at least 1.

@@ -12,7 +12,8 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
 
     ``model.compile(optimizer=LearnedOptimizer.load(path), ...)``, and ``fit``, clipping, weight
     decay, moving averages and saving are Keras's.  Training a model leaves the rule's own
-    weights as they are; ``RuleTrainer`` trains them.
+    weights as they are; ``RuleTrainer`` trains them.  A copy made from the config alone has a rule
+    with new weights.
 
     Args:
         rule: an ``UpdateRule`` that all coordinates share.
@@ -42,6 +43,17 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         # Keras saves every attribute that dir() names.  The rule's weights are among the
         # optimizer's variables: files that another optimizer wrote can then be loaded.
         return [name for name in super().__dir__() if name != "rule"]
+
+    def load_own_variables(self, store):
+        """Restore what was saved, also by an optimizer that had no states yet."""
+        own = 2 + len(self.rule.variables)  # the counter, the learning rate, the rule's
+        count = len(store.keys())
+        pairs = [(v, store[str(i)]) for i, v in enumerate(self.variables[:count])]
+        if count in (own, len(self.variables)) and all(v.shape == x.shape for v, x in pairs):
+            for variable, value in pairs:
+                variable.assign(value)
+        elif count != len(self.variables):
+            super().load_own_variables(store)  # warns and skips
 
     def build(self, variables):
         """Give every variable its state, at the rule's initial values."""

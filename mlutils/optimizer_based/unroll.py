@@ -128,6 +128,7 @@ class RuleTrainer(keras.Model):
         first_order=False,
         **kwargs,
     ):
+        kwargs.setdefault("dtype", keras.config.floatx())  # as for rules: no mixed policy
         super().__init__(autocast=False, **kwargs)
         self.rule, self.function = rule, function
         self.steps = check_count("steps", steps)

@@ -597,6 +597,13 @@ def test_weights_that_another_optimizer_wrote_can_be_loaded(optimizer, tmp_path)
     assert not any(np.any(s) for state in model.optimizer.states for s in state)
 
 
+def test_a_model_saved_before_its_first_step_keeps_the_rule(tmp_path):
+    model = compiled(LearnedOptimizer(lstm(seed=5)))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras").optimizer.rule
+    assert_close(loaded.get_weights(), lstm(seed=5).get_weights(), rtol=0, atol=0)
+
+
 class Stop(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         if epoch == 2:
