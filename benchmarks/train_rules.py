@@ -1,20 +1,21 @@
 """Train the update rules that come with the package: python -m benchmarks.train_rules digits
 
-Takes about ten minutes on one core; writes mlutils/optimizer_based/trained/digits.keras.
+Takes between ten minutes and half an hour on one core, and writes
+mlutils/optimizer_based/trained/digits.keras.
 """
 
 import sys
 from pathlib import Path
 
-import mlutils
+import mlutils  # first: it silences the import of TensorFlow
+
+import keras  # isort: skip
 
 FOLDER = Path(mlutils.__file__).parent / "optimizer_based" / "trained"
 
 
 def train_on_digits(batches=3000):
     """An LSTM rule trained on training one network on scikit-learn's digits."""
-    import keras
-
     family = mlutils.data.NetworkTraining(*mlutils.data.digits())
     rule = mlutils.LSTMRule()
     trainer = mlutils.RuleTrainer(rule, family.values, steps=100, truncation=20, first_order=True)

@@ -57,8 +57,8 @@ def check_positive(name, value):
     Raises:
         ValueError: if it is none.
     """
-    if check_rate(name, value) == 0:
-        raise ValueError(f"{name} must be positive, got {value!r}.")
+    if not is_finite(value) or value <= 0:
+        raise ValueError(f"{name} must be a finite positive number, got {value!r}.")
     return float(value)
 
 

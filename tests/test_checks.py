@@ -73,7 +73,7 @@ def test_zero():
     for zero in (0, 0.0, np.float32(0)):
         for check in (check_rate, check_finite):
             assert check("p", zero) == 0 and type(check("p", zero)) is float
-        refuses(check_positive, "p", zero, says="p must be positive", got=zero)
+        refuses(check_positive, "p", zero, says="p must be a finite positive number", got=zero)
 
 
 @pytest.mark.parametrize("value", [-1, -1e-300, np.float32(-2)])

@@ -15,8 +15,8 @@ class Quadratics:
     Args:
         dimension: d, the number of coordinates.
         rotated: a Gaussian W has no preferred directions.  With False each W is turned (W -> its
-            singular values on the diagonal) so that the axes of its ellipses are the
-            coordinates: the same curvatures, and each coordinate a problem by itself.
+            singular values on the diagonal, in falling order) so that the axes of its ellipses
+            are the coordinates: the same curvatures, and each coordinate a problem by itself.
 
     Raises:
         ValueError: if ``dimension`` is not a positive integer.
@@ -82,6 +82,9 @@ class Quadratics:
         Returns:
             float64 ``(steps + 1, functions)``: f(theta_0) to f(theta_steps), each step at the
             price of one gradient.
+
+        Raises:
+            ValueError: if ``steps`` is not a positive integer.
         """
         steps = check_count("steps", steps)
         theta, w, y = (tf.cast(x, tf.float64) for x in (theta, *problem))

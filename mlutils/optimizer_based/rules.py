@@ -14,7 +14,9 @@ class UpdateRule(keras.Model):
 
     A subclass defines ``initial_state`` and ``call``, both pure: the state goes in and comes
     out, nothing is assigned.  The rule's weights, ``trainable_variables``, are the
-    meta-parameters phi.  ``save(path)`` and ``keras.saving.load_model(path)`` keep it.
+    meta-parameters phi; make them in ``__init__``.  ``save(path)`` and
+    ``keras.saving.load_model(path)`` keep a rule whose class is registered with Keras and has a
+    ``get_config``.
     """
 
     def __init__(self, **kwargs):

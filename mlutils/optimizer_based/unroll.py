@@ -102,7 +102,8 @@ class RuleTrainer(keras.Model):
     ``fit`` takes batches ``(theta_0, problem)`` of functions, as a family's ``problems``
     makes them; every batch is minimised once from its random theta_0, and theta is then thrown
     away: what is kept is the rule.  The logged loss is J, the mean over the batch of
-    sum_t w_t f(theta_t).
+    sum_t w_t f(theta_t), each segment at the weights that it was run with.  ``compile`` takes an
+    optimizer only; the rule is saved by ``rule.save``.
 
     Args:
         rule: an ``UpdateRule``, trained in place.
