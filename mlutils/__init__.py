@@ -12,7 +12,7 @@ from mlutils.evaluation import Score, controls, evaluate
 from mlutils.exercises import judge
 from mlutils.few_shot import EncoderLearner, PrototypicalNetwork, RecurrentLearner
 from mlutils.learner import MetaLearner
-from mlutils.maml import MAML
+from mlutils.maml import ANIL, MAML, MetaSGD, Reptile, iMAML
 from mlutils.networks import BatchNorm, conv4, mlp
 from mlutils.optimizer_based import (
     LearnedOptimizer,
@@ -29,6 +29,7 @@ from mlutils.session import setup
 __version__ = "0.1.0"
 
 __all__ = [
+    "ANIL",
     "MAML",
     "BatchNorm",
     "EncoderLearner",
@@ -36,8 +37,10 @@ __all__ = [
     "LSTMRule",
     "LearnedOptimizer",
     "MetaLearner",
+    "MetaSGD",
     "PrototypicalNetwork",
     "RecurrentLearner",
+    "Reptile",
     "RuleTrainer",
     "Score",
     "StepSize",
@@ -46,6 +49,7 @@ __all__ = [
     "conv4",
     "data",
     "evaluate",
+    "iMAML",
     "judge",
     "mlp",
     "plot",

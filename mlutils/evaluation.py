@@ -11,6 +11,7 @@ from mlutils.episodes import Episode
 from mlutils.few_shot.encoder_learner import embed
 from mlutils.few_shot.prototypical import class_means, minus_squared_distances
 from mlutils.networks import predict_with
+from mlutils.vectorize import map_tasks
 
 
 class Score:
@@ -228,11 +229,6 @@ def controls(
     return results
 
 
-def map_tasks(function, x):
-    """Apply ``function`` of one task's ``(examples, ...)`` to each task of ``x``."""
-    return tf.vectorized_map(function, x, warn=False)
-
-
 def nearest_centroid(encoder, support_x, support_y, query_x):
     """Classify each query by the class whose mean embedding is nearest.
 
@@ -286,9 +282,7 @@ class FromScratch:
         def adam_step(step, weights, means, squares):
             with tf.GradientTape() as tape:
                 tape.watch(weights)
-                losses = tf.vectorized_map(
-                    loss_of_task, (weights, support_x, support_y), warn=False
-                )
+                losses = map_tasks(loss_of_task, (weights, support_x, support_y))
             gradients = tape.gradient(losses, weights, unconnected_gradients="zero")
             gradients = [tf.convert_to_tensor(g) for g in gradients]
             means = [0.9 * m + 0.1 * g for m, g in zip(means, gradients, strict=True)]
@@ -307,6 +301,4 @@ class FromScratch:
         _, weights, _, _ = tf.while_loop(
             lambda step, *_: step < self.steps, adam_step, (0, weights, zeros, zeros)
         )
-        return tf.vectorized_map(
-            lambda task: predict_with(self.model, *task), (weights, query_x), warn=False
-        )
+        return map_tasks(lambda task: predict_with(self.model, *task), (weights, query_x))

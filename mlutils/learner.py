@@ -3,7 +3,9 @@
 import keras
 import tensorflow as tf
 
+from mlutils.compiled import compiled_steps
 from mlutils.episodes import Episode, check_batch, describe
+from mlutils.vectorize import map_tasks
 
 
 class MetaLearner(keras.Model):
@@ -68,7 +70,7 @@ class MetaLearner(keras.Model):
             support_x, support_y, query_x = task
             return self.adapt(support_x, support_y, **adapt_options)(query_x)
 
-        return tf.vectorized_map(one_task, inputs, warn=False)
+        return map_tasks(one_task, inputs)
 
     def three_tensors(self, inputs):
         """``(support_x, support_y, query_x)`` of a batch of tasks as tensors, or a ValueError."""
@@ -150,6 +152,18 @@ class MetaLearner(keras.Model):
         with tf.GradientTape() as tape:
             loss = self.meta_loss(episodes)
         return loss, tape.gradient(loss, self.trainable_variables, unconnected_gradients="zero")
+
+    def make_train_function(self, force=False):
+        """Keras's, or the whole of ``steps_per_execution`` steps as one XLA program.
+
+        The latter with ``compile(jit_compile=True, steps_per_execution=...)``, on one device.
+        """
+        if self.train_function is None or force:
+            whole = self.jit_compile and self.steps_per_execution > 1 and not self.run_eagerly
+            if whole and self.distribute_strategy.num_replicas_in_sync == 1:
+                self.train_function = compiled_steps(self.train_step, self.steps_per_execution)
+            else:
+                super().make_train_function(force)
 
 
 def comparable(targets, predictions):

@@ -15,7 +15,7 @@ def finite_differences(loss, variables, step=1e-5):
     loss = tf.function(loss)
     gradient = []
     for variable in variables:
-        value = variable.numpy()
+        value = np.asarray(variable.numpy())
         assert value.dtype == np.float64, "finite differences need float64"
         for index in np.ndindex(value.shape):
             losses = []

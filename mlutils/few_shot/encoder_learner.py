@@ -8,6 +8,7 @@ import tensorflow as tf
 from mlutils.episodes import check_support
 from mlutils.learner import MetaLearner
 from mlutils.networks import check_network
+from mlutils.vectorize import map_tasks
 
 
 class EncoderLearner(MetaLearner):
@@ -103,7 +104,7 @@ class EncoderLearner(MetaLearner):
 
 def embed(encoder, x):
     """Embed each task's examples by themselves: ``(tasks, n, ...)`` -> ``(tasks, n, features)``."""
-    return tf.vectorized_map(lambda examples: flat_embeddings(encoder, examples), x, warn=False)
+    return map_tasks(lambda examples: flat_embeddings(encoder, examples), x)
 
 
 def flat_embeddings(encoder, examples):

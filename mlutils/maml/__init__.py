@@ -1,5 +1,9 @@
 """Model-agnostic meta-learning: the code of the chapter ``chapters/maml``."""
 
+from mlutils.maml.anil import ANIL
+from mlutils.maml.imaml import iMAML
 from mlutils.maml.maml import MAML
+from mlutils.maml.meta_sgd import MetaSGD
+from mlutils.maml.reptile import Reptile
 
-__all__ = ["MAML"]
+__all__ = ["ANIL", "MAML", "MetaSGD", "Reptile", "iMAML"]

@@ -5,10 +5,11 @@ import warnings
 import keras
 import tensorflow as tf
 
-from mlutils.checks import check_count, check_rate
+from mlutils.checks import check_count, check_option, check_rate
 from mlutils.episodes import check_labels, check_support
 from mlutils.learner import MetaLearner
 from mlutils.networks import check_network, predict_with
+from mlutils.vectorize import map_tasks
 
 
 @keras.saving.register_keras_serializable(package="mlutils")
@@ -31,16 +32,32 @@ class MAML(MetaLearner):
             over examples.
         inner_steps: the number k of inner steps, 0 or more.
         first_order: drop the second derivatives (:eq:`eq-fomaml`).
+        learn_lr: None keeps alpha fixed, as the paper does.  ``"step"`` meta-trains one alpha
+            for each inner step (Antoniou et al., 2019), ``"parameter"`` one for each weight
+            (``MetaSGD``); both begin at ``inner_lr``, and nothing keeps them positive.
+        transductive: whether the model sees a task's queries together, as in the paper.  If not,
+            it sees each query beside the support set alone, as in the Reptile paper.  The two
+            differ only for models whose predictions depend on the rest of the batch, such as
+            those with ``BatchNorm``; the latter costs Q times S + 1 predictions instead of Q.
 
     Raises:
         TypeError: if ``model`` is not a Keras model.
         ValueError: if it is not built or has nothing to train; if it holds
             ``BatchNormalization``, whose running statistics belong to no single task, or a
-            recurrent layer that is not unrolled; if ``inner_lr`` or ``inner_steps`` is out of
-            range.
+            recurrent layer that is not unrolled; if ``inner_lr``, ``inner_steps`` or
+            ``learn_lr`` is none of what is allowed.
     """
 
-    def __init__(self, model, inner_lr=0.01, inner_steps=1, first_order=False, **kwargs):
+    def __init__(
+        self,
+        model,
+        inner_lr=0.01,
+        inner_steps=1,
+        first_order=False,
+        learn_lr=None,
+        transductive=True,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         check_network(model)
         if not model.trainable_variables:
@@ -50,6 +67,24 @@ class MAML(MetaLearner):
         self.inner_lr = check_rate("inner_lr", inner_lr)
         self.inner_steps = check_count("inner_steps", inner_steps, least=0)
         self.first_order = bool(first_order)
+        self.learn_lr = check_option("learn_lr", learn_lr, (None, "step", "parameter"))
+        self.transductive = bool(transductive)
+        if learn_lr == "step" and not self.inner_steps:
+            raise ValueError('learn_lr="step" needs inner_steps of at least 1, got 0.')
+        shapes = {
+            None: [],
+            "step": [()] * self.inner_steps,
+            "parameter": [v.shape for v in model.trainable_variables],
+        }[learn_lr]
+        self.learned_rates = [
+            self.add_weight(
+                shape=shape,
+                initializer=keras.initializers.Constant(self.inner_lr),
+                dtype=model.trainable_variables[0].dtype,
+                name=f"inner_lr_{i}",
+            )
+            for i, shape in enumerate(shapes)
+        ]
         self.built = True
 
     def adapt(self, support_x, support_y, steps=None):
@@ -58,7 +93,8 @@ class MAML(MetaLearner):
         Args:
             support_x: ``(S, ...)``.
             support_y: ``(S, ...)``.
-            steps: how many inner steps, 0 or more; ``inner_steps`` when None.
+            steps: how many inner steps, 0 or more; ``inner_steps`` when None.  Steps beyond
+                those with a learned alpha of their own use the last one.
 
         Returns:
             A predictor from query inputs ``(Q, ...)`` to predictions ``(Q, ...)``.
@@ -71,15 +107,23 @@ class MAML(MetaLearner):
         support_x, support_y = tf.convert_to_tensor(support_x), tf.convert_to_tensor(support_y)
         check_support(support_x, support_y, self.model)
         check_labels(support_y, self.model)
-        steps = self.inner_steps if steps is None else check_count("steps", steps, least=0)
+        weights = self.adapted_weights(self.initialisation(), support_x, support_y, steps)
+        return lambda query_x: self.predict_queries(weights, support_x, query_x)
+
+    def initialisation(self):
+        """Theta, as a list of tensors."""
         if not self.model.trainable_variables:
             raise ValueError("The learner is frozen (trainable = False): nothing can adapt.")
-        weights = [tf.convert_to_tensor(v) for v in self.model.trainable_variables]
-        for _ in range(steps):
-            weights = self.inner_step(weights, support_x, support_y)
-        return lambda query_x: self.predict_with(weights, query_x)
+        return [tf.convert_to_tensor(v) for v in self.model.trainable_variables]
 
-    def inner_step(self, weights, support_x, support_y):
+    def adapted_weights(self, weights, support_x, support_y, steps=None):
+        """The weights after ``steps`` inner steps from ``weights``, ``inner_steps`` when None."""
+        steps = self.inner_steps if steps is None else check_count("steps", steps, least=0)
+        for step in range(steps):
+            weights = self.inner_step(weights, support_x, support_y, step)
+        return weights
+
+    def inner_step(self, weights, support_x, support_y, step=0):
         """One step of gradient descent on the support loss, as new weights.
 
         Nothing is assigned: the new weights are a function of the old ones, and an
@@ -92,7 +136,29 @@ class MAML(MetaLearner):
         gradients = [tf.convert_to_tensor(g) for g in gradients]  # an Embedding's is sparse
         if self.first_order:
             gradients = [tf.stop_gradient(g) for g in gradients]
-        return [w - self.inner_lr * g for w, g in zip(weights, gradients, strict=True)]
+        rates = self.rates(step)
+        return [w - a * g for w, a, g in zip(weights, rates, gradients, strict=True)]
+
+    def rates(self, step):
+        """Alpha for each of the trainable weights in inner step ``step``, counted from 0."""
+        if self.learn_lr == "parameter":
+            return [tf.convert_to_tensor(rate) for rate in self.learned_rates]
+        if self.learn_lr == "step":
+            rate = tf.convert_to_tensor(self.learned_rates[min(step, self.inner_steps - 1)])
+        else:
+            rate = self.inner_lr
+        return [rate] * len(self.model.trainable_variables)
+
+    def predict_queries(self, weights, support_x, query_x):
+        """Predictions for the queries: all together, or each beside the support set alone."""
+        if self.transductive:
+            return self.predict_with(weights, query_x)
+
+        def one_query(x):
+            together = tf.concat([support_x, x[tf.newaxis]], 0)
+            return self.predict_with(weights, together)[-1]
+
+        return map_tasks(one_query, tf.convert_to_tensor(query_x))
 
     def predict_with(self, weights, x):
         """The model's predictions for ``x`` with ``weights`` in place of its own."""
@@ -109,6 +175,8 @@ class MAML(MetaLearner):
             "inner_lr": self.inner_lr,
             "inner_steps": self.inner_steps,
             "first_order": self.first_order,
+            "learn_lr": self.learn_lr,
+            "transductive": self.transductive,
         }
 
     @classmethod

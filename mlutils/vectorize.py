@@ -1,0 +1,100 @@
+"""All tasks at once: ``tf.vectorized_map``, with convolutions that keep up.
+
+``tf.vectorized_map`` turns a function of one task into operations on all tasks.
+Where each task has filters of its own, as after an inner step of MAML, TensorFlow 2.21 knows no
+such form for a convolution and runs a ``while_loop`` over the tasks, which is slow.
+Here such an operation becomes one operation per task instead, side by side, so that the
+cores can share them out; above ``UNROLLED`` tasks a loop over groups of tasks, so that the graph
+does not grow.
+Nothing else changes, and the results are the same.
+
+TensorFlow offers no public way to say this; the two assignments at the end of this module
+replace the converters of ``tensorflow.python.ops.parallel_for``.  Were they to lose their
+effect in another version, the learners would be slower and equally right.
+"""
+
+import warnings
+
+import tensorflow as tf
+from tensorflow.python.ops.parallel_for import pfor
+
+UNROLLED = 32
+GROUP = 16
+
+_reported = set()
+
+
+def map_tasks(function, tasks):
+    """Apply ``function`` of one task to all tasks at once.
+
+    Args:
+        function: from the tensors of one task to tensors.
+        tasks: a tensor or a structure of tensors, each with a leading axis of tasks.
+
+    Returns:
+        What ``function`` returns, with a leading axis of tasks.
+    """
+    return tf.vectorized_map(function, tasks, warn=False)
+
+
+def reshape_tasks(x, tasks, axes=1):
+    """``x`` with its leading ``axes`` reshaped to ``tasks``."""
+    return tf.reshape(x, tf.concat([tasks, tf.shape(x)[axes:]], 0))
+
+
+def one_by_one(pfor_input, root_cause="", warn=False):
+    """Convert an operation without a vectorised form into one operation per task."""
+    kind = pfor_input.op_type
+    if not kind.startswith("Conv") and kind not in _reported:
+        _reported.add(kind)
+        warnings.warn(
+            f"The operation {kind} ({pfor_input.op.name}) has no form for many tasks at once and "
+            "runs once per task: right, but slower.",
+            stacklevel=2,
+        )
+    stacked = [t for t, is_stacked, _ in pfor_input.inputs if is_stacked]
+
+    def apply(part):
+        """The operation on one task, from that task's part of the stacked inputs."""
+        part = iter(part)
+        inputs = [next(part) if is_stacked else t for t, is_stacked, _ in pfor_input.inputs]
+        dtypes = [output.dtype for output in pfor_input.outputs]
+        return pfor._create_op(kind, inputs, dtypes, attrs=pfor_input.op.node_def.attr).outputs
+
+    def unroll(tensors, tasks):
+        results = [
+            apply(parts) for parts in zip(*(tf.unstack(t, tasks) for t in tensors), strict=True)
+        ]
+        return [tf.stack(outputs) for outputs in zip(*results, strict=True)]
+
+    tasks = tf.get_static_value(pfor_input.pfor.loop_len_vector)
+    if tasks is None:
+        return builtin_fallback(pfor_input, root_cause, warn)
+    tasks = int(tasks[0])
+    if tasks <= UNROLLED:
+        outputs = unroll(stacked, tasks)
+    else:
+        whole = tasks // GROUP * GROUP
+        outputs = tf.map_fn(
+            lambda group: tuple(unroll(group, GROUP)),
+            tuple(reshape_tasks(t[:whole], (-1, GROUP)) for t in stacked),
+            fn_output_signature=tuple(output.dtype for output in pfor_input.outputs),
+        )
+        outputs = [reshape_tasks(o, (whole,), axes=2) for o in outputs]
+        if whole < tasks:
+            last = unroll([t[whole:] for t in stacked], tasks - whole)
+            outputs = [tf.concat(pair, 0) for pair in zip(outputs, last, strict=True)]
+    return [pfor.wrap(output, True) for output in outputs]
+
+
+def filter_gradient(pfor_input):
+    """Convert the gradient of a convolution by its filters."""
+    if pfor_input.input(0).is_stacked:
+        return one_by_one(pfor_input)
+    return builtin_filter_gradient(pfor_input)  # shared inputs: TensorFlow's own is fast
+
+
+builtin_fallback = pfor._fallback_converter
+builtin_filter_gradient = pfor._pfor_converter_registry["Conv2DBackpropFilter"]
+pfor._fallback_converter = one_by_one
+pfor._pfor_converter_registry["Conv2DBackpropFilter"] = filter_gradient
