@@ -38,7 +38,8 @@ class MAML(MetaLearner):
         transductive: whether the model sees a task's queries together, as in the paper.  If not,
             it sees each query beside the support set alone, as in the Reptile paper.  The two
             differ only for models whose predictions depend on the rest of the batch, such as
-            those with ``BatchNorm``; the latter costs Q times S + 1 predictions instead of Q.
+            those with ``BatchNorm``; for these (and for layers that are not Keras's own, which
+            may do the same) the latter costs Q times S + 1 predictions instead of Q.
 
     Raises:
         TypeError: if ``model`` is not a Keras model.
@@ -69,6 +70,7 @@ class MAML(MetaLearner):
         self.first_order = bool(first_order)
         self.learn_lr = check_option("learn_lr", learn_lr, (None, "step", "parameter"))
         self.transductive = bool(transductive)
+        self.mixes_examples = mixes_examples(model)
         if learn_lr == "step" and not self.inner_steps:
             raise ValueError('learn_lr="step" needs inner_steps of at least 1, got 0.')
         shapes = {
@@ -151,7 +153,7 @@ class MAML(MetaLearner):
 
     def predict_queries(self, weights, support_x, query_x):
         """Predictions for the queries: all together, or each beside the support set alone."""
-        if self.transductive:
+        if self.transductive or not self.mixes_examples:
             return self.predict_with(weights, query_x)
 
         def one_query(x):
@@ -184,6 +186,18 @@ class MAML(MetaLearner):
         config = dict(config)
         config["model"] = keras.saving.deserialize_keras_object(config["model"])
         return cls(**config)
+
+
+def mixes_examples(model):
+    """Whether a prediction may depend on the rest of the batch, for all that is known.
+
+    Keras's own layers treat each example by itself where nothing is trained.
+    """
+    layers = model._flatten_layers(include_self=True)
+    return any(
+        isinstance(layer, keras.layers.Lambda) or not type(layer).__module__.startswith("keras.")
+        for layer in layers
+    )
 
 
 def check_second_order(model, first_order):
