@@ -20,6 +20,7 @@ def compiled_steps(train_step, steps):
 
     Raises:
         StopIteration: if the dataset has already ended.
+        ValueError: if the elements of one call differ in shape.
     """
 
     train_step = tf.function(train_step)  # traced once, though it is named twice below
@@ -53,5 +54,12 @@ def compiled_steps(train_step, steps):
             return train_function(iterator)
         except tf.errors.OutOfRangeError:
             raise StopIteration from None
+        except tf.errors.InvalidArgumentError as error:
+            if "Shapes of all inputs must match" not in str(error):
+                raise
+            raise ValueError(
+                "With jit_compile=True and steps_per_execution > 1 all meta-batches need one "
+                "shape, and these differ: drop the smaller last one (drop_remainder=True)."
+            ) from None
 
     return until_the_end

@@ -34,7 +34,14 @@ def map_tasks(function, tasks):
     Returns:
         What ``function`` returns, with a leading axis of tasks.
     """
-    return tf.vectorized_map(function, tasks, warn=False)
+    flat = [tf.convert_to_tensor(t) for t in tf.nest.flatten(tasks)]
+
+    def mapped(*flat):
+        return tf.vectorized_map(function, tf.nest.pack_sequence_as(tasks, flat), warn=False)
+
+    if tf.executing_eagerly():  # else TensorFlow makes a graph anyway, and warns when it is often
+        return tf.function(mapped).get_concrete_function(*flat)(*flat)
+    return mapped(*flat)
 
 
 def reshape_tasks(x, tasks, axes=1):
@@ -45,14 +52,17 @@ def reshape_tasks(x, tasks, axes=1):
 def one_by_one(pfor_input, root_cause="", warn=False):
     """Convert an operation without a vectorised form into one operation per task."""
     kind = pfor_input.op_type
-    if not kind.startswith("Conv") and kind not in _reported:
+    tasks = tf.get_static_value(pfor_input.pfor.loop_len_vector)
+    stacked = [t for t, is_stacked, _ in pfor_input.inputs if is_stacked]
+    if tasks is None or not stacked:
+        return builtin_fallback(pfor_input, root_cause, warn)
+    if "Conv" not in kind and kind not in _reported:
         _reported.add(kind)
         warnings.warn(
             f"The operation {kind} ({pfor_input.op.name}) has no form for many tasks at once and "
             "runs once per task: right, but slower.",
             stacklevel=2,
         )
-    stacked = [t for t, is_stacked, _ in pfor_input.inputs if is_stacked]
 
     def apply(part):
         """The operation on one task, from that task's part of the stacked inputs."""
@@ -67,9 +77,6 @@ def one_by_one(pfor_input, root_cause="", warn=False):
         ]
         return [tf.stack(outputs) for outputs in zip(*results, strict=True)]
 
-    tasks = tf.get_static_value(pfor_input.pfor.loop_len_vector)
-    if tasks is None:
-        return builtin_fallback(pfor_input, root_cause, warn)
     tasks = int(tasks[0])
     if tasks <= UNROLLED:
         outputs = unroll(stacked, tasks)

@@ -40,6 +40,8 @@ class ANIL(MAML):
         )
         layers = model._flatten_layers(include_self=False, recursive=True)
         heads = {x.name: x for x in layers if x.trainable_variables and not x._layers}
+        if not heads:
+            raise ValueError(f"No layer of the model {model.name!r} has trainable weights.")
         if head is not None and head not in heads:
             raise ValueError(
                 f"The model has no layer {head!r} with trainable weights; allowed are "
@@ -50,9 +52,9 @@ class ANIL(MAML):
         self.head_variables = {id(v) for v in layer.trainable_variables}
 
     def rates(self, step):
-        """Alpha for the head's weights, 0 for those of the body."""
+        """Alpha for the head's weights, None for those of the body."""
         return [
-            self.inner_lr if id(v) in self.head_variables else 0.0
+            self.inner_lr if id(v) in self.head_variables else None
             for v in self.model.trainable_variables
         ]
 

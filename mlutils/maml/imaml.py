@@ -112,6 +112,7 @@ def conjugate_gradients(product, vectors, steps):
 
     Args:
         product: from a list of tensors to A times it; A is symmetric and positive definite.
+            Where it turns out not to be, the solution found until then is kept.
         vectors: list of tensors.
         steps: how many; a solution found earlier stays as it is.
 
@@ -131,7 +132,8 @@ def conjugate_gradients(product, vectors, steps):
     for _ in range(steps):
         along = product(direction)
         size = dot(residual, residual)
-        stride = tf.math.divide_no_nan(size, dot(direction, along))
+        curvature = tf.maximum(dot(direction, along), 0)  # if negative: go no further
+        stride = tf.math.divide_no_nan(size, curvature)
         solution = add(solution, stride, direction)
         residual = add(residual, -stride, along)
         turn = tf.math.divide_no_nan(dot(residual, residual), size)

@@ -131,18 +131,22 @@ class MAML(MetaLearner):
         Nothing is assigned: the new weights are a function of the old ones, and an
         outer tape can differentiate it.
         """
-        with tf.GradientTape() as tape:
-            tape.watch(weights)
-            loss = self.task_loss(support_y, self.predict_with(weights, support_x))
-        gradients = tape.gradient(loss, weights, unconnected_gradients="zero")
-        gradients = [tf.convert_to_tensor(g) for g in gradients]  # an Embedding's is sparse
-        if self.first_order:
-            gradients = [tf.stop_gradient(g) for g in gradients]
         rates = self.rates(step)
-        return [w - a * g for w, a, g in zip(weights, rates, gradients, strict=True)]
+        moving = [i for i, rate in enumerate(rates) if rate is not None]
+        moved = list(weights)
+        with tf.GradientTape() as tape:
+            tape.watch([weights[i] for i in moving])
+            loss = self.task_loss(support_y, self.predict_with(weights, support_x))
+        gradients = tape.gradient(loss, [weights[i] for i in moving], unconnected_gradients="zero")
+        for i, gradient in zip(moving, gradients, strict=True):
+            gradient = tf.convert_to_tensor(gradient)  # an Embedding's is sparse
+            if self.first_order:
+                gradient = tf.stop_gradient(gradient)
+            moved[i] = weights[i] - rates[i] * gradient
+        return moved
 
     def rates(self, step):
-        """Alpha for each of the trainable weights in inner step ``step``, counted from 0."""
+        """Alpha for each trainable weight in inner step ``step``, from 0; None: it stays."""
         if self.learn_lr == "parameter":
             return [tf.convert_to_tensor(rate) for rate in self.learned_rates]
         if self.learn_lr == "step":
@@ -167,7 +171,7 @@ class MAML(MetaLearner):
         return predict_with(self.model, weights, x)
 
     def unadapted(self):
-        """The model at theta, before any inner step."""
+        """The model at theta, before any inner step; it sees the queries together."""
         return lambda query_x: self.predict_with(self.model.trainable_variables, query_x)
 
     def get_config(self):

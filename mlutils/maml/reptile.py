@@ -19,6 +19,7 @@ class Reptile(MAML):
     There is no division into support and query set in training: each task trains on both
     together.  ``adapt``, and with it ``evaluate``, sees the support set alone; the loss that
     ``fit`` logs is that of the queries after ``adapt``, as for every learner.
+    A model's own regularisers have no part in it.
 
     Args:
         model: as for ``MAML``.
@@ -28,7 +29,7 @@ class Reptile(MAML):
         batch_size: examples per inner step in training, taken in turn from a shuffled task; all
             when None.  Reptile differs from joint training by what successive minibatches of a
             task have in common, so the paper's setting is a small batch.
-        seed: of the shuffles, 0 to 2**32 - 1.
+        seed: of the shuffles, 0 to 2**32 - 1; XLA makes other ones from the same seed.
         transductive: as for ``MAML``; not transductive unless told so.
 
     Raises:
@@ -52,7 +53,9 @@ class Reptile(MAML):
         )
         self.batch_size = None if batch_size is None else check_count("batch_size", batch_size)
         self.seed = check_seed(seed)
-        self.shuffles = keras.random.SeedGenerator(self.seed)
+        self.shuffles = self.add_weight(  # how many there were; a SeedGenerator is not saved
+            shape=(), initializer="zeros", dtype="int64", trainable=False, name="shuffles"
+        )
 
     def train_step(self, data):
         """One outer step, for Keras's ``fit``."""
@@ -83,7 +86,9 @@ class Reptile(MAML):
         support_x, support_y, query_x = self.three_tensors(inputs)
         x = tf.concat([support_x, query_x], 1)
         y = tf.concat([support_y, tf.cast(query_y, support_y.dtype)], 1)
-        order = tf.argsort(keras.random.uniform(tf.shape(x)[:2], seed=self.shuffles), axis=1)
+        seed = tf.stack([tf.constant(self.seed, tf.int64), tf.convert_to_tensor(self.shuffles)])
+        self.shuffles.assign_add(1)
+        order = tf.argsort(tf.random.stateless_uniform(tf.shape(x)[:2], seed), axis=1)
         theta = self.initialisation()
         trained = map_tasks(lambda task: self.trained_weights(theta, *task), (x, y, order))
         return [t - tf.reduce_mean(w, 0) for t, w in zip(theta, trained, strict=True)]

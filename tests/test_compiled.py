@@ -1,0 +1,140 @@
+"""Many steps in one XLA program are the same steps one by one."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.python.framework import config
+
+import mlutils
+from mlutils import MAML, Reptile
+from mlutils.compiled import compiled_steps
+
+
+@pytest.fixture(autouse=True)
+def xla():
+    """Allow XLA, which operations made deterministic (by ``mlutils.setup``) may refuse."""
+    deterministic = config.is_op_determinism_enabled()
+    config.disable_op_determinism()
+    yield
+    if deterministic:
+        config.enable_op_determinism()
+
+
+def sinusoid_learner(kind=MAML, steps=1, compiled=False, metrics=(), **options):
+    keras.utils.set_random_seed(0)
+    learner = kind(mlutils.mlp(hidden=(8,)), **options)
+    learner.compile(
+        keras.optimizers.Adam(1e-2),
+        loss="mse",
+        metrics=list(metrics),
+        jit_compile=compiled,
+        steps_per_execution=steps,
+    )
+    return learner
+
+
+def batches(size=4, seed=0):
+    return mlutils.data.sinusoids(shots=5, queries=6, meta_batch=size, seed=seed)
+
+
+def assert_same_weights(one, other):
+    for ours, theirs in zip(one.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "kind, options",
+    [
+        (MAML, dict(learn_lr="step")),
+        (Reptile, dict(inner_steps=2)),
+    ],
+)
+def test_five_steps_at_once_equal_five_steps(kind, options):
+    """The weights and the optimizer's count, twice five steps.
+
+    Reptile without minibatches: XLA draws other random numbers, and so shuffles differently.
+
+    Negative control: one step fewer gives other weights.
+    """
+    whole = sinusoid_learner(kind, steps=5, compiled=True, **options)
+    plain = sinusoid_learner(kind, **options)
+    whole_loss = whole.fit(batches(), steps_per_epoch=10, verbose=0).history["loss"]
+    data = batches().take(10)
+    plain.fit(data.take(9), verbose=0)
+    with pytest.raises(AssertionError):
+        assert_same_weights(whole, plain)
+    plain_loss = plain.fit(data.skip(9), verbose=0).history["loss"]
+    assert int(whole.optimizer.iterations) == int(plain.optimizer.iterations) == 10
+    assert np.isfinite([whole_loss, plain_loss]).all()
+    assert_same_weights(whole, plain)
+
+
+def test_the_whole_program_is_what_runs():
+    """Negative control of the comparison above: the plain learner has another train function.
+
+    Compiling again discards it.
+    """
+    whole, plain = sinusoid_learner(steps=5, compiled=True), sinusoid_learner(steps=5)
+    for learner in (whole, plain):
+        learner.make_train_function()
+    assert whole.train_function.__module__ == compiled_steps.__module__
+    assert plain.train_function.__module__ != compiled_steps.__module__
+    whole.compile("sgd", loss="mse", jit_compile=False, steps_per_execution=5)
+    whole.make_train_function()
+    assert whole.train_function.__module__ != compiled_steps.__module__
+
+
+def test_a_dataset_that_ends_in_the_middle_and_one_that_ends_with_a_program():
+    """25 steps, 10 at a time: the last program takes 5, and the logs are the means of all 25.
+
+    Then 20 more: nothing is left for a third program.  Validation is as usual.
+    """
+    learners = (
+        sinusoid_learner(steps=10, compiled=True, metrics=["mae"]),
+        sinusoid_learner(metrics=["mae"]),
+    )
+    for elements, count in [(25, 25), (20, 45)]:
+        data, validation = batches().take(elements), batches(seed=1).take(10)
+        whole, plain = (
+            one.fit(data, validation_data=validation, verbose=0).history for one in learners
+        )
+        assert [int(one.optimizer.iterations) for one in learners] == [count, count]
+        assert whole.keys() == plain.keys() == {"loss", "mae", "val_loss", "val_mae"}
+        for name in whole:
+            np.testing.assert_allclose(whole[name], plain[name], rtol=1e-3)
+        assert_same_weights(*learners)
+
+
+# ---------------------------------------------------------------- the function itself
+
+
+def counting(total):
+    """A step that adds its element to ``total`` and logs the sum so far."""
+
+    def step(element):
+        total.assign_add(element)
+        return {"sum": total.read_value()}
+
+    return step
+
+
+@pytest.mark.parametrize("elements, logs", [(6, [6, 21]), (5, [6, 15]), (4, [6, 10]), (3, [6])])
+def test_every_element_is_taken_once_and_in_turn(elements, logs):
+    """1 + 2 + 3 after the first program of three steps; then what is left; then the end."""
+    total = tf.Variable(0)
+    function = compiled_steps(counting(total), 3)
+    iterator = iter(tf.data.Dataset.range(1, elements + 1).map(lambda n: tf.cast(n, tf.int32)))
+    assert [int(function(iterator)["sum"]) for _ in logs] == logs
+    with pytest.raises(StopIteration):
+        function(iterator)
+    assert int(total) == logs[-1]
+
+
+def test_a_smaller_last_batch_raises():
+    total = tf.Variable(0)
+    sums = counting(total)
+    function = compiled_steps(lambda batch: sums(tf.reduce_sum(batch)), 3)
+    data = tf.data.Dataset.range(1, 12).map(lambda n: tf.cast(n, tf.int32)).batch(4)
+    with pytest.raises(ValueError, match="drop_remainder=True"):
+        function(iter(data))

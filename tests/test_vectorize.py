@@ -1,0 +1,246 @@
+"""Many tasks at once equal one task at a time, for all kinds of convolution and any number."""
+
+import time
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.python.ops.parallel_for import pfor
+
+import mlutils
+from mlutils import Episode, vectorize
+from mlutils.vectorize import map_tasks
+from tests.maml.test_maml import classifier, random_episode
+from tests.numeric import flatten, relative_error
+
+IMAGE, SERIES, VOLUME = (5, 5, 2), (6, 2), (4, 4, 4, 1)
+
+
+def twice(layer, options):
+    """Two layers: the second has inputs of its own for each task, unlike the first."""
+    return [layer(2, 2, **options), keras.layers.Activation("tanh"), layer(2, 2, **options)]
+
+
+LAYERS = {
+    "same": (IMAGE, lambda: twice(keras.layers.Conv2D, dict(padding="same"))),
+    "valid": (IMAGE, lambda: twice(keras.layers.Conv2D, {})),
+    "strides": (IMAGE, lambda: twice(keras.layers.Conv2D, dict(strides=2, padding="same"))),
+    "dilation": (IMAGE, lambda: twice(keras.layers.Conv2D, dict(dilation_rate=2))),
+    "depthwise": (
+        IMAGE,
+        lambda: [keras.layers.DepthwiseConv2D(2), keras.layers.DepthwiseConv2D(2)],
+    ),
+    "separable": (IMAGE, lambda: twice(keras.layers.SeparableConv2D, {})),
+    "transposed": (IMAGE, lambda: twice(keras.layers.Conv2DTranspose, dict(strides=2))),
+    "1D": (SERIES, lambda: twice(keras.layers.Conv1D, {})),
+    "3D": (VOLUME, lambda: twice(keras.layers.Conv3D, {})),
+}
+
+
+def network(kind):
+    shape, layers = LAYERS[kind]
+    return keras.Sequential(
+        [keras.Input(shape), *layers(), keras.layers.Flatten(), keras.layers.Dense(3)]
+    )
+
+
+def one_task_at_a_time(learner, episode):
+    """Predictions, and the meta-gradient as a mean, without any vectorised map."""
+
+    @tf.function
+    def one(support_x, support_y, query_x, query_y):
+        with tf.GradientTape() as tape:
+            predictions = learner.adapt(support_x, support_y)(query_x)
+            loss = learner.task_loss(query_y, predictions)
+        return predictions, tape.gradient(loss, learner.trainable_variables)
+
+    tasks = [one(*task) for task in zip(*episode, strict=True)]
+    gradients = [flatten(gradients) for _, gradients in tasks]
+    return np.stack([predictions for predictions, _ in tasks]), np.mean(gradients, 0)
+
+
+@pytest.mark.parametrize(
+    "kind, tasks",
+    [*((kind, 3) for kind in LAYERS), *(("same", n) for n in (32, 33, 50))],
+)
+def test_all_tasks_at_once_equal_one_at_a_time(float64, kind, tasks):
+    """eq-maml-gradient for 3 tasks, the most that are written out, one more, and a remainder."""
+    learner = classifier(network(kind), inner_lr=1.0)
+    episode = random_episode(learner.model, tasks=tasks, support=3, queries=2)
+
+    @tf.function
+    def at_once():
+        with tf.GradientTape() as tape:
+            predictions = learner(episode.element[0])
+            loss = learner.task_loss(episode.query_y, predictions)
+        return predictions, tape.gradient(loss, learner.trainable_variables)
+
+    predictions, gradients = at_once()
+    expected, mean = one_task_at_a_time(learner, episode)
+    np.testing.assert_allclose(predictions, expected, atol=1e-10)
+    assert relative_error(flatten(gradients), mean) < 1e-9
+
+
+@pytest.mark.parametrize("tasks", [3, 35])
+def test_grouped_convolutions(tasks):
+    """Values alone: TensorFlow has no gradient of a grouped convolution on a CPU."""
+    random = np.random.default_rng(0)
+    images = tf.constant(random.normal(size=(tasks, 1, 4, 4, 4)))
+    filters = tf.constant(random.normal(size=(tasks, 2, 2, 2, 4)))
+    found = map_tasks(lambda task: tf.nn.conv2d(*task, 1, "VALID"), (images, filters))
+    for image, kernel, one in zip(images, filters, found, strict=True):
+        np.testing.assert_allclose(one, tf.nn.conv2d(image, kernel, 1, "VALID"), rtol=1e-12)
+
+
+# ---------------------------------------------------------------- graphs
+
+
+def all_nodes(function):
+    """The operations of a concrete function and of all functions that it calls."""
+    graph = function.graph.as_graph_def()
+    return [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
+
+
+def meta_gradient_graph(model, tasks):
+    """The nodes of MAML's meta-gradient for so many tasks."""
+    learner = classifier(model)
+    episode = random_episode(model, tasks=tasks, support=3, queries=2)
+    signature = [
+        tf.TensorSpec((tasks, *v.shape[1:]), tf.int32 if v.dtype.is_integer else tf.float32)
+        for v in episode
+    ]
+    function = tf.function(lambda *task: learner.meta_gradients(Episode(*task)))
+    return all_nodes(function.get_concrete_function(*signature))
+
+
+def loops(nodes):
+    return sum(node.op in ("While", "StatelessWhile") for node in nodes)
+
+
+def test_the_graph_does_not_grow_with_the_number_of_tasks():
+    """Above 32 tasks, in whole groups of 16; negative control: written out, it does."""
+    sizes = {n: len(meta_gradient_graph(network("same"), n)) for n in (8, 16, 48, 64, 80)}
+    assert sizes[48] == sizes[64] == sizes[80]
+    assert sizes[8] < sizes[16]
+
+
+def test_the_replaced_converters_are_in_effect(monkeypatch):
+    """No convolution runs in a loop over the tasks; with TensorFlow's own converters some do.
+
+    If this fails, TensorFlow has renamed what ``mlutils.vectorize`` replaces, and the learners
+    are right and slow.
+    """
+    assert pfor._fallback_converter is vectorize.one_by_one
+    assert pfor._pfor_converter_registry["Conv2DBackpropFilter"] is vectorize.filter_gradient
+    assert loops(meta_gradient_graph(network("same"), 3)) == 0
+    monkeypatch.setattr(pfor, "_fallback_converter", vectorize.builtin_fallback)
+    assert loops(meta_gradient_graph(network("same"), 3)) > 0
+    monkeypatch.undo()
+    monkeypatch.setitem(
+        pfor._pfor_converter_registry, "Conv2DBackpropFilter", vectorize.builtin_filter_gradient
+    )
+    assert loops(meta_gradient_graph(network("same"), 3)) > 0
+
+
+def test_tracing_conv4_takes_seconds():
+    start = time.perf_counter()
+    model = mlutils.conv4((28, 28, 1), outputs=3, filters=8)
+    assert loops(meta_gradient_graph(model, 16)) == 0
+    assert time.perf_counter() - start < 10
+
+
+def test_an_unknown_number_of_tasks():
+    """As in a ``tf.function`` whose signature says None."""
+    learner = classifier(network("same"))
+    episode = random_episode(learner.model, tasks=3)
+    episode = Episode(
+        *(tf.cast(v, tf.int32 if v.dtype.is_integer else tf.float32) for v in episode)
+    )
+    signature = [tf.TensorSpec((None, *v.shape[1:]), v.dtype) for v in episode]
+    function = tf.function(
+        lambda *task: learner.meta_gradients(Episode(*task)), input_signature=signature
+    )
+    loss, gradients = function(*episode)
+    expected_loss, expected = learner.meta_gradients(episode)
+    assert float(loss) == pytest.approx(float(expected_loss), rel=1e-5)
+    assert relative_error(flatten(gradients), flatten(expected)) < 1e-5
+
+
+# ---------------------------------------------------------------- other operations
+
+
+@pytest.mark.parametrize("tasks", [3, 35])
+def test_an_operation_without_a_vectorised_form_is_right_and_warns_once(monkeypatch, tasks):
+    """Dilation2D, with filters of each task's own or shared; when it gets a form, take another."""
+    monkeypatch.setattr(vectorize, "_reported", set())
+    random = np.random.default_rng(0)
+    images = tf.constant(random.normal(size=(tasks, 1, 4, 4, 2)))
+    filters = tf.constant(random.normal(size=(tasks, 2, 2, 2)))
+
+    def dilate(image, kernel):
+        return tf.nn.dilation2d(image, kernel, (1, 1, 1, 1), "VALID", "NHWC", (1, 1, 1, 1))
+
+    with pytest.warns(UserWarning, match="Dilation2D .* once per task") as caught:
+        own = map_tasks(lambda task: dilate(*task), (images, filters))
+        shared = map_tasks(lambda image: dilate(image, filters[0]), images)
+    assert sum("once per task" in str(w.message) for w in caught) == 1
+    for image, kernel, ours, theirs in zip(images, filters, own, shared, strict=True):
+        np.testing.assert_array_equal(ours, dilate(image, kernel))
+        np.testing.assert_array_equal(theirs, dilate(image, filters[0]))
+
+
+def test_such_an_operation_inside_a_learner(float64, monkeypatch):
+    """Its first and second derivatives, too: cumulative_logsumexp has no form for many tasks."""
+    monkeypatch.setattr(vectorize, "_reported", set())
+    model = keras.Sequential(
+        [
+            keras.Input((2,)),
+            keras.layers.Dense(3),
+            keras.layers.Lambda(lambda x: tf.math.cumulative_logsumexp(x, axis=1)),
+            keras.layers.Dense(3),
+        ]
+    )
+    learner = classifier(model, inner_lr=1.0)
+    episode = random_episode(model, tasks=3)
+    with pytest.warns(UserWarning, match="CumulativeLogsumexp .* once per task") as caught:
+        predictions = learner(episode.element[0])
+        _, gradients = learner.meta_gradients(episode)
+    messages = [str(w.message) for w in caught if "once per task" in str(w.message)]
+    assert len(messages) == len({message.split()[2] for message in messages})
+    expected, mean = one_task_at_a_time(learner, episode)
+    np.testing.assert_allclose(predictions, expected, atol=1e-12)
+    assert relative_error(flatten(gradients), mean) < 1e-9
+
+
+def test_convolutions_do_not_warn(monkeypatch):
+    monkeypatch.setattr(vectorize, "_reported", set())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        meta_gradient_graph(network("same"), 3)
+
+
+@pytest.mark.parametrize("tasks", [3, 35])
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: tf.random.shuffle(tf.range(5)),
+        lambda: tf.py_function(lambda: tf.range(4, -1, -1), [], tf.int32),
+    ],
+)
+def test_an_operation_with_an_effect_and_no_input_of_the_task(draw, tasks):
+    """A stateful operation runs once per task even where nothing of the task goes in.
+
+    So it does in TensorFlow without ``mlutils``.
+    """
+    found = map_tasks(lambda x: x + tf.ensure_shape(draw(), (5,)), tf.zeros((tasks, 5), tf.int32))
+    np.testing.assert_array_equal(np.sort(found, axis=1), np.tile(np.arange(5), (tasks, 1)))
+
+
+def test_several_outputs():
+    """Of one operation without a vectorised form: the unique values and their places."""
+    x = tf.constant([[3, 1, 3, 1], [2, 5, 5, 2], [7, 8, 8, 7]])
+    values, places = map_tasks(lambda row: tuple(tf.unique(row)), x)
+    np.testing.assert_array_equal(values, [[3, 1], [2, 5], [7, 8]])
+    np.testing.assert_array_equal(places, [[0, 1, 0, 1], [0, 1, 1, 0], [0, 1, 1, 0]])
