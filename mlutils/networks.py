@@ -119,7 +119,8 @@ class BatchNorm(keras.layers.Layer):
     depends on the queries beside it (the papers call this transductive).
 
     Keras's own layer forms the variance with ``tf.nn.moments``, which stops the gradient
-    through the mean; that is right for first derivatives and wrong for second ones.
+    through the mean; that is right for first derivatives and wrong for second ones
+    (:eq:`eq-variance-hessian`).
 
     Inputs and outputs have one shape, ``(batch, ..., channels)``.
 

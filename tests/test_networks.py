@@ -103,3 +103,43 @@ def test_predict_with_uses_the_given_weights_and_assigns_nothing():
         np.testing.assert_array_equal(old, new)
     model.set_weights(others)
     np.testing.assert_allclose(given, model(x))
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_second_derivatives_of_a_variance(wrong):
+    """eq-variance-hessian on the pocket numbers x = (0, 2), through BatchNorm's own formula.
+
+    d2V/dx_i dx_j = (2/n) (delta_ij - 1/n): 1/2 on the diagonal and -1/2 beside it.
+    Negative control: tf.nn.moments gives the identity.
+
+    BatchNorm divides by sqrt(V + epsilon).  Shifting all inputs changes neither value nor
+    gradient, so a Hessian times (1, 1) is zero; with the mean held fixed it is not.
+    """
+    x = tf.constant([[0.0], [2.0]])
+    layer = BatchNorm()
+    layer.build(x.shape)
+
+    def by_moments(x):
+        mean, variance = tf.nn.moments(x, [0])
+        return (x - mean) * tf.math.rsqrt(variance + layer.epsilon)
+
+    with tf.GradientTape() as outer:
+        outer.watch(x)
+        with tf.GradientTape() as inner:
+            inner.watch(x)
+            value = (by_moments if wrong else layer)(x)[0, 0] ** 3
+        gradient = inner.gradient(value, x)
+    product = outer.gradient(gradient, x, output_gradients=tf.ones((2, 1)))
+    assert (np.max(np.abs(product)) > 1e-3) == wrong
+
+    for variance, diagonal in (
+        (tf.math.reduce_variance, 0.5),
+        (lambda x: tf.nn.moments(x, [0])[1], 1.0),
+    ):
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                value = variance(x)
+            first = inner.gradient(value, x)[0, 0]
+        assert outer.gradient(first, x)[0, 0].numpy() == pytest.approx(diagonal)

@@ -21,6 +21,9 @@ class MAML(MetaLearner):
     minimises the query loss after them (:eq:`eq-maml-objective`) by its gradient *with
     respect to theta, through the steps* (:eq:`eq-maml-gradient`,
     :eq:`eq-maml-gradient-k`), second order included.
+    For small alpha the gradient is that of :eq:`eq-maml-taylor`, and without the second
+    derivatives :eq:`eq-fomaml-taylor`; on a quadratic the inner loop ends at
+    :eq:`eq-map-estimate`.
     The loss of both loops is the compiled one.
 
     The model is always run with ``training=False``: dropout is inert.

@@ -14,7 +14,8 @@ class Reptile(MAML):
     """Reptile (Nichol, Achiam & Schulman, 2018).
 
     A meta-step trains on each task by ``inner_steps`` steps of gradient descent, and moves theta
-    toward the mean of where they end (:eq:`eq-reptile`): the "gradient" is theta minus that mean.
+    toward the mean of where they end (:eq:`eq-reptile`): the "gradient" is theta minus that mean,
+    and for small steps :eq:`eq-reptile-taylor`.
     Compile it with ``SGD(epsilon)``, the paper's outer step, or another optimizer.
     There is no division into support and query set in training: each task trains on both
     together.  ``adapt``, and with it ``evaluate``, sees the support set alone; the loss that

@@ -232,7 +232,7 @@ class OwnWeights(keras.Model):
 
 
 def test_a_model_without_any_head_raises():
-    with pytest.raises(ValueError, match="no layer"):
+    with pytest.raises(ValueError, match="No layer"):
         ANIL(OwnWeights())
 
 
@@ -359,7 +359,7 @@ def alone_and_together(transductive, model):
 
 
 def test_a_query_does_not_depend_on_the_others(float64):
-    """eq-non-transductive; negative control: with BatchNorm, transductive predictions do."""
+    """Not transductive; negative control: with BatchNorm, transductive predictions do."""
     model = norm_model()
     np.testing.assert_allclose(*alone_and_together(False, model), atol=1e-12)
     one, other = alone_and_together(True, model)
@@ -367,7 +367,7 @@ def test_a_query_does_not_depend_on_the_others(float64):
 
 
 def test_a_query_is_seen_beside_the_support_set(float64):
-    """eq-non-transductive by hand: the last row of the model on [support; query]."""
+    """Not transductive, by hand: the last row of the model on [support; query]."""
     model = norm_model()
     learner = classifier(model, inner_lr=1.0, transductive=False)
     support_x, support_y, query_x, _ = (value[0] for value in random_episode(model))
@@ -381,7 +381,7 @@ def test_a_query_is_seen_beside_the_support_set(float64):
 
 
 def test_without_norm_layers_both_agree(float64):
-    """eq-non-transductive with a model that sees each example by itself."""
+    """Not transductive, with a model that sees each example by itself."""
     model = dense_model()
     inputs, _ = random_episode(model).element
     alone, together = (
@@ -392,7 +392,7 @@ def test_without_norm_layers_both_agree(float64):
 
 
 def test_the_gradient_of_one_query_at_a_time_equals_finite_differences(float64):
-    """eq-non-transductive: the support inputs in the query's batch count in the gradient."""
+    """Not transductive: the support inputs in a query's batch count in the gradient."""
     model = norm_model()
     learner = classifier(model, inner_lr=1.0, transductive=False)
     assert gradient_error(learner, random_episode(model)) < RELATIVE_TOLERANCE

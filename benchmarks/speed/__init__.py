@@ -1,0 +1,1 @@
+"""How fast a meta-step is, beside the same in JAX and PyTorch: see ``run.py``."""
