@@ -41,7 +41,9 @@ class ANIL(MAML):
         layers = model._flatten_layers(include_self=False, recursive=True)
         heads = {x.name: x for x in layers if x.trainable_variables and not x._layers}
         if not heads:
-            raise ValueError(f"No layer of the model {model.name!r} has trainable weights.")
+            raise ValueError(
+                f"No layer of the model {model.name!r} has trainable weights; one must, the head."
+            )
         if head is not None and head not in heads:
             raise ValueError(
                 f"The model has no layer {head!r} with trainable weights; allowed are "

@@ -83,7 +83,15 @@ class Reptile(MAML):
         return self.meta_loss((inputs, query_y)), self.directions(inputs, query_y)
 
     def directions(self, inputs, query_y):
-        """Theta minus the mean over tasks of the weights after training (:eq:`eq-reptile`)."""
+        """Theta minus the mean over tasks of the weights after training (:eq:`eq-reptile`).
+
+        Args:
+            inputs: ``(support_x, support_y, query_x)`` of a batch of tasks.
+            query_y: ``(tasks, Q, ...)``.
+
+        Returns:
+            A list of tensors aligned with ``trainable_variables``.
+        """
         support_x, support_y, query_x = self.three_tensors(inputs)
         x = tf.concat([support_x, query_x], 1)
         y = tf.concat([support_y, tf.cast(query_y, support_y.dtype)], 1)
