@@ -83,7 +83,16 @@ class iMAML(MAML):
         return map_tasks(lambda task: self.predict_queries(*task), (phi, support_x, query_x))
 
     def solve_linear(self, weights, support_x, support_y, vectors):
-        """``(I + H / strength)^-1`` times ``vectors``, for one task with solution ``weights``."""
+        """``(I + H / strength)^-1`` times ``vectors``, for one task (:eq:`eq-imaml-gradient`).
+
+        Args:
+            weights: the task's solution, a list of tensors like the model's trainable variables.
+            support_x, support_y: ``(S, ...)``.
+            vectors: a list of tensors like ``weights``.
+
+        Returns:
+            A list of tensors like ``weights``.
+        """
 
         def product(direction):
             with tf.GradientTape() as outer:
@@ -112,7 +121,8 @@ def conjugate_gradients(product, vectors, steps):
 
     Args:
         product: from a list of tensors to A times it; A is symmetric and positive definite.
-            Where it turns out not to be, the solution found until then is kept.
+            Where it is not, no step is taken along a direction of negative curvature, the next
+            ones lean to the residual, and the result solves nothing exactly.
         vectors: list of tensors.
         steps: how many; a solution found earlier stays as it is.
 
@@ -132,7 +142,7 @@ def conjugate_gradients(product, vectors, steps):
     for _ in range(steps):
         along = product(direction)
         size = dot(residual, residual)
-        curvature = tf.maximum(dot(direction, along), 0)  # if negative: go no further
+        curvature = tf.maximum(dot(direction, along), 0)  # if negative: no step this way
         stride = tf.math.divide_no_nan(size, curvature)
         solution = add(solution, stride, direction)
         residual = add(residual, -stride, along)
