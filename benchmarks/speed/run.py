@@ -139,7 +139,10 @@ def check_agreement(libraries, problem, contestants, steps, norm, tolerance=1e-4
             errors[label].append(largest_error(found[label], found["mlutils"]))
     for label, values in errors.items():
         if min(values) > tolerance:
-            raise ValueError(f"{label} differs from mlutils by {values} on {problem}.")
+            raise ValueError(
+                f"{label} differs from mlutils on {problem} by {values}, draw by draw; allowed is "
+                f"{tolerance} in the best of them."
+            )
 
 
 def compare(libraries, problem, contestants, steps=1, norm=False):
