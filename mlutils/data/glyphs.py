@@ -183,7 +183,8 @@ def similarity(characters, face=None):
 def blurred(prints):
     """Prints at half their resolution, blurred and scaled to length one: ``(n, SIZE²)``."""
     side = rendering.SIZE
-    picture = prints.reshape(-1, side, 2, side, 2).mean(axis=(2, 4), dtype=np.float32)
+    fine = prints.astype(np.float32)
+    picture = sum(fine[:, row::2, column::2] for row in (0, 1) for column in (0, 1)) / 4
     for axis in (1, 2):
         weights = ((-2, 1), (-1, 2), (0, 3), (1, 2), (2, 1))  # a triangle of five pixels
         picture = sum(weight * np.roll(picture, shift, axis) for shift, weight in weights)

@@ -41,7 +41,7 @@ def test_making_takes_some_seconds_and_only_once(seconds, cache, monkeypatch):
     def never(seed):
         raise AssertionError("made a second time")
 
-    assert seconds < 20
+    assert seconds < 60  # 8 to 20 on the machines we know, the slower while it worked on more
     monkeypatch.setattr(MODULE, "make", never)
     for split in (None, *SCRIPTS):
         glyphs(split)
