@@ -10,7 +10,18 @@ from mlutils import data, plot
 from mlutils.episodes import Episode
 from mlutils.evaluation import Score, controls, evaluate
 from mlutils.exercises import judge
-from mlutils.few_shot import EncoderLearner, PrototypicalNetwork, RecurrentLearner
+from mlutils.few_shot import (
+    MANN,
+    ConditionalNeuralProcess,
+    ContextTransformer,
+    EncoderLearner,
+    MatchingNetwork,
+    PrototypicalNetwork,
+    RecurrentLearner,
+    RelationNetwork,
+    SequenceLearner,
+    gaussian_nll,
+)
 from mlutils.learner import MetaLearner
 from mlutils.maml import ANIL, MAML, MetaSGD, Reptile, iMAML
 from mlutils.networks import BatchNorm, conv4, mlp
@@ -31,24 +42,31 @@ __version__ = "0.1.0"
 __all__ = [
     "ANIL",
     "MAML",
+    "MANN",
     "BatchNorm",
+    "ConditionalNeuralProcess",
+    "ContextTransformer",
     "EncoderLearner",
     "Episode",
     "LSTMRule",
     "LearnedOptimizer",
+    "MatchingNetwork",
     "MetaLearner",
     "MetaSGD",
     "PrototypicalNetwork",
     "RecurrentLearner",
+    "RelationNetwork",
     "Reptile",
     "RuleTrainer",
     "Score",
+    "SequenceLearner",
     "StepSize",
     "UpdateRule",
     "controls",
     "conv4",
     "data",
     "evaluate",
+    "gaussian_nll",
     "iMAML",
     "judge",
     "mlp",

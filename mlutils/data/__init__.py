@@ -2,6 +2,7 @@
 
 from mlutils.data.characters import Characters
 from mlutils.data.digits import digits
+from mlutils.data.gaussian_process import GaussianProcess
 from mlutils.data.glyphs import glyphs
 from mlutils.data.linear import LinearGaussian
 from mlutils.data.network_training import NetworkTraining
@@ -11,6 +12,7 @@ from mlutils.data.sinusoids import sinusoids
 
 __all__ = [
     "Characters",
+    "GaussianProcess",
     "LinearGaussian",
     "NetworkTraining",
     "Quadratics",

@@ -182,7 +182,6 @@ def similarity(characters, face=None):
 
 def blurred(prints):
     """Prints at half their resolution, blurred and scaled to length one: ``(n, SIZE²)``."""
-    side = rendering.SIZE
     fine = prints.astype(np.float32)
     picture = sum(fine[:, row::2, column::2] for row in (0, 1) for column in (0, 1)) / 4
     for axis in (1, 2):

@@ -5,7 +5,7 @@ import math
 import keras
 import tensorflow as tf
 
-from mlutils.episodes import check_support
+from mlutils.episodes import check_support, shape_of
 from mlutils.learner import MetaLearner
 from mlutils.networks import check_network
 from mlutils.vectorize import map_tasks
@@ -111,3 +111,18 @@ def flat_embeddings(encoder, examples):
     """``(n, ...)`` -> ``(n, features)``."""
     embeddings = encoder(examples, training=False)
     return tf.reshape(embeddings, (tf.shape(embeddings)[0], math.prod(embeddings.shape[1:])))
+
+
+def embedding_shape(encoder):
+    """The shape of one embedding, a list.
+
+    Raises:
+        ValueError: if the encoder does not know it.
+    """
+    shape = shape_of(encoder, "output_shape")
+    if shape is None or not shape[1:].is_fully_defined():
+        raise ValueError(
+            "The encoder's output must have a known length: pass a Sequential or functional "
+            f"model; got output shape {shape}."
+        )
+    return shape[1:].as_list()

@@ -4,7 +4,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mlutils.checks import check_option, check_positive
 from mlutils.few_shot.encoder_learner import EncoderLearner
+
+DISTANCES = ("euclidean", "cosine")
 
 
 @keras.saving.register_keras_serializable(package="mlutils")
@@ -13,9 +16,10 @@ class PrototypicalNetwork(EncoderLearner):
 
     ``adapt`` embeds the support set and averages each class into a prototype
     (:eq:`eq-prototype`); a query's logits are minus the squared Euclidean distances of its
-    embedding to the prototypes (:eq:`eq-prototype-logits`); compile with
-    ``SparseCategoricalCrossentropy(from_logits=True)``.
-    All that is learned is the encoder; no weight changes during adaptation.
+    embedding to the prototypes (:eq:`eq-prototype-logits`), or their cosines times ``scale``;
+    compile with ``SparseCategoricalCrossentropy(from_logits=True)``.
+    All that is learned is the encoder; no weight changes during adaptation.  Not trained at all,
+    on a pretrained encoder, it is the nearest-centroid control.
 
     Labels ``support_y`` are ``(S,)`` integers 0..N-1, at least one of each, in any order.  The
     numbers of ways and shots may differ from those in training.
@@ -23,11 +27,19 @@ class PrototypicalNetwork(EncoderLearner):
     Args:
         encoder: a built Keras model from inputs ``(batch, ...)`` to embeddings ``(batch, ...)``,
             which are flattened; it is used and trained in place.
+        distance: ``"euclidean"`` (squared) or ``"cosine"``.
+        scale: what cosines are multiplied by, positive; squared distances have a scale already.
 
     Raises:
         TypeError: if ``encoder`` is not a Keras model.
-        ValueError: if it is not built, or holds a trainable ``BatchNormalization``.
+        ValueError: if it is not built, or holds a trainable ``BatchNormalization``; for an unknown
+            ``distance`` or a ``scale`` that is not positive.
     """
+
+    def __init__(self, encoder, distance="euclidean", scale=10.0, **kwargs):
+        super().__init__(encoder, **kwargs)
+        self.distance = check_option("distance", distance, DISTANCES)
+        self.scale = check_positive("scale", scale)
 
     def summarize(self, support, labels):
         """The prototypes ``(tasks, N, features)`` (:eq:`eq-prototype`)."""
@@ -35,7 +47,12 @@ class PrototypicalNetwork(EncoderLearner):
 
     def answer(self, summary, queries):
         """The logits ``(tasks, Q, N)`` (:eq:`eq-prototype-logits`)."""
+        if self.distance == "cosine":
+            return self.scale * cosines(queries, summary)
         return minus_squared_distances(queries, summary)
+
+    def get_config(self):
+        return {**super().get_config(), "distance": self.distance, "scale": self.scale}
 
 
 def class_means(embeddings, labels):
@@ -53,10 +70,14 @@ def class_means(embeddings, labels):
             TensorFlow's ``InvalidArgumentError``; XLA drops assertions, and a class without
             examples then gets NaN).
     """
-    ways = count_ways(labels)
-    of_class = tf.one_hot(tf.cast(labels, tf.int32), ways, dtype=embeddings.dtype)  # (tasks, S, N)
+    of_class = class_members(labels, embeddings.dtype)
     sums = tf.matmul(of_class, embeddings, transpose_a=True)
     return sums / tf.reduce_sum(of_class, axis=1)[..., tf.newaxis]
+
+
+def class_members(labels, dtype):
+    """Labels ``(tasks, S)`` as one-hot vectors ``(tasks, S, N)``; raises as ``class_means``."""
+    return tf.one_hot(tf.cast(labels, tf.int32), count_ways(labels), dtype=dtype)
 
 
 def minus_squared_distances(queries, prototypes):
@@ -71,6 +92,15 @@ def minus_squared_distances(queries, prototypes):
     """
     differences = queries[:, :, tf.newaxis] - prototypes[:, tf.newaxis]
     return -tf.reduce_sum(tf.square(differences), axis=-1)
+
+
+def cosines(queries, keys):
+    """The cosines between ``(..., Q, features)`` and ``(..., n, features)``: ``(..., Q, n)``.
+
+    A vector of zeros has cosine 0 with everything.
+    """
+    queries, keys = (tf.math.l2_normalize(x, axis=-1) for x in (queries, keys))
+    return tf.matmul(queries, keys, transpose_b=True)
 
 
 def count_ways(labels):

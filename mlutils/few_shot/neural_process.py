@@ -1,0 +1,124 @@
+"""Conditional neural processes: a set of points in, a distribution at any other point out."""
+
+import math
+
+import keras
+import tensorflow as tf
+
+from mlutils.checks import check_positive
+from mlutils.episodes import check_support, shape_of
+from mlutils.learner import MetaLearner
+from mlutils.networks import check_network
+
+
+@keras.saving.register_keras_serializable(package="mlutils")
+class ConditionalNeuralProcess(MetaLearner):
+    """Conditional neural process (Garnelo et al., ICML 2018): regression with its uncertainty.
+
+    Each support point, input and target side by side, is encoded, and the mean of the codes is the
+    summary; a decoder makes of it and a query's input a mean and a standard deviation
+    (:eq:`eq-neural-process`).  It is trained by the queries' density
+    (:eq:`eq-gaussian-likelihood`): compile with ``loss=mlutils.gaussian_nll``.
+
+    Predictions are ``(Q, 2 outputs)``: the means, then the standard deviations.  The order of the
+    support set does not matter, and its size may differ from that in training.
+
+    Args:
+        encoder: a built Keras model from points ``(batch, inputs + outputs)`` to codes
+            ``(batch, features)``; it is used and trained in place.
+        decoder: one from ``(batch, features + inputs)`` to ``(batch, 2 outputs)``.
+        smallest: the least standard deviation, positive; .1 in the paper.
+
+    Raises:
+        TypeError: if ``encoder`` or ``decoder`` is not a Keras model.
+        ValueError: if one is not built, or holds a trainable ``BatchNormalization``; if the
+            decoder's outputs cannot be halved, or ``smallest`` is not positive.
+    """
+
+    def __init__(self, encoder, decoder, smallest=0.1, **kwargs):
+        super().__init__(**kwargs)
+        check_network(encoder, "encoder")
+        check_network(decoder, "decoder")
+        gives = shape_of(decoder, "output_shape")
+        if gives is not None and (gives.rank != 2 or gives[1] is None or gives[1] % 2):
+            raise ValueError(
+                f"The decoder gives {gives}; it must be (None, 2 outputs), a mean and a standard "
+                "deviation of each output."
+            )
+        self.encoder, self.decoder = encoder, decoder
+        self.smallest = check_positive("smallest", smallest)
+        self.built = True
+
+    def adapt(self, support_x, support_y):
+        """Encode one task's support set.
+
+        Args:
+            support_x: ``(S, inputs)``.
+            support_y: ``(S, outputs)``.
+
+        Returns:
+            A predictor from ``(Q, inputs)`` to ``(Q, 2 outputs)``.
+
+        Raises:
+            ValueError: if the support set is empty, or its shapes do not fit.
+        """
+        support_x, support_y = tf.convert_to_tensor(support_x), tf.convert_to_tensor(support_y)
+        check_support(support_x, support_y)
+        if support_x.shape.rank != 2 or support_y.shape.rank != 2:
+            raise ValueError(
+                f"support_x has shape {support_x.shape} and support_y {support_y.shape}; allowed "
+                "are (S, inputs) and (S, outputs)."
+            )
+        points = tf.concat([support_x, tf.cast(support_y, support_x.dtype)], axis=1)
+        code = tf.reduce_mean(self.encoder(points, training=False), axis=0)
+        return lambda query_x: self.decode(code, tf.convert_to_tensor(query_x))
+
+    def decode(self, code, query_x):
+        """Means and standard deviations ``(Q, 2 outputs)`` (:eq:`eq-neural-process`)."""
+        codes = tf.repeat(code[tf.newaxis], tf.shape(query_x)[0], axis=0)
+        decoded = self.decoder(tf.concat([codes, query_x], axis=1), training=False)
+        mean, spread = tf.split(decoded, 2, axis=1)
+        deviation = self.smallest + (1 - self.smallest) * tf.math.softplus(spread)
+        return tf.concat([mean, deviation], axis=1)
+
+    def task_loss(self, targets, predictions):
+        """Minus the mean log likelihood, a scalar (:eq:`eq-gaussian-likelihood`)."""
+        return tf.reduce_mean(gaussian_nll(targets, predictions))
+
+    def get_config(self):
+        networks = {"encoder": self.encoder, "decoder": self.decoder}
+        networks = {k: keras.saving.serialize_keras_object(v) for k, v in networks.items()}
+        return {**super().get_config(), **networks, "smallest": self.smallest}
+
+    @classmethod
+    def from_config(cls, config):
+        names = ("encoder", "decoder")
+        networks = {n: keras.saving.deserialize_keras_object(config[n]) for n in names}
+        return cls(**{**config, **networks})
+
+
+@keras.saving.register_keras_serializable(package="mlutils")
+def gaussian_nll(targets, predictions):
+    """Minus the logarithm of the normal density (:eq:`eq-gaussian-likelihood`), in nats.
+
+    Args:
+        targets: ``(..., outputs)``.
+        predictions: ``(..., 2 outputs)``, means and standard deviations.
+
+    Returns:
+        ``(...)``, the mean over outputs.
+
+    Raises:
+        ValueError: if the shapes do not fit.
+    """
+    targets, predictions = map(tf.convert_to_tensor, (targets, predictions))
+    expected = [*predictions.shape[:-1], predictions.shape[-1] // 2]
+    if predictions.shape[-1] % 2 or not targets.shape.is_compatible_with(expected):
+        raise ValueError(
+            f"The targets have shape {targets.shape} and the predictions {predictions.shape}; "
+            "the last axis must hold outputs, and twice as many: means, then deviations."
+        )
+    mean, deviation = tf.split(predictions, 2, axis=-1)
+    error = (tf.cast(targets, mean.dtype) - mean) / deviation
+    nats = tf.square(error) / 2 + tf.math.log(deviation) + math.log(2 * math.pi) / 2
+    return tf.reduce_mean(nats, axis=-1)

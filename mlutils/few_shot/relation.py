@@ -1,0 +1,83 @@
+"""Relation networks: the comparison itself is learned."""
+
+import keras
+import tensorflow as tf
+
+from mlutils.episodes import shape_of
+from mlutils.few_shot.encoder_learner import EncoderLearner, embedding_shape
+from mlutils.few_shot.prototypical import class_means
+from mlutils.networks import check_network
+
+
+@keras.saving.register_keras_serializable(package="mlutils")
+class RelationNetwork(EncoderLearner):
+    """Relation network (Sung, Yang, Zhang, Xiang, Torr & Hospedales, CVPR 2018).
+
+    A second network looks at each pair of a class's mean embedding and a query's, side by side,
+    and says how well they go together (:eq:`eq-relation`).  Its numbers are logits here: compile
+    with ``SparseCategoricalCrossentropy(from_logits=True)``.  The paper adds up a class's
+    embeddings, so that their size grows with the number of shots, and fits the scores to 0 and 1
+    by squared error.
+
+    Labels ``support_y`` are ``(S,)`` integers 0..N-1, at least one of each, in any order.  The
+    numbers of ways and shots may differ from those in training.
+
+    Args:
+        encoder: a built Keras model from inputs ``(batch, ...)`` to embeddings; it is used and
+            trained in place.
+        relation: a built Keras model from pairs to scores ``(batch, 1)``.  A pair is the class's
+            mean embedding followed by the query's, on the last axis: ``(batch, 2 features)`` for
+            embeddings ``(batch, features)``, ``(batch, height, width, 2 channels)`` for feature
+            maps.
+
+    Raises:
+        TypeError: if ``encoder`` or ``relation`` is not a Keras model.
+        ValueError: if one is not built, or holds a trainable ``BatchNormalization``; if the two do
+            not fit together.
+    """
+
+    def __init__(self, encoder, relation, **kwargs):
+        super().__init__(encoder, **kwargs)
+        check_network(relation, "relation")
+        self.relation = relation
+        *rest, channels = embedding_shape(encoder)
+        self.pair = [*rest, 2 * channels]
+        takes, gives = shape_of(relation, "input_shape"), shape_of(relation, "output_shape")
+        if not (fits(takes, [None, *self.pair]) and fits(gives, [None, 1])):
+            raise ValueError(
+                f"The relation network maps {takes} to {gives}; with this encoder it must map "
+                f"{tf.TensorShape([None, *self.pair])} to (None, 1): a pair of embeddings to its "
+                "score."
+            )
+
+    def summarize(self, support, labels):
+        """The class means ``(tasks, N, features)``."""
+        return class_means(support, labels)
+
+    def answer(self, summary, queries):
+        """The scores ``(tasks, Q, N)`` (:eq:`eq-relation`)."""
+        tasks, count, ways = tf.shape(queries)[0], tf.shape(queries)[1], tf.shape(summary)[1]
+        maps = [*self.pair[:-1], self.pair[-1] // 2]
+
+        def for_each_pair(embeddings):
+            pairs = (tasks, count, ways, embeddings.shape[-1])
+            return tf.reshape(tf.broadcast_to(embeddings, pairs), (-1, *maps))
+
+        classes, queries = summary[:, tf.newaxis], queries[:, :, tf.newaxis]
+        pairs = tf.concat([for_each_pair(classes), for_each_pair(queries)], axis=-1)
+        scores = tf.cast(self.relation(pairs, training=False), self.compute_dtype)
+        return tf.reshape(scores, (tasks, count, ways))
+
+    def get_config(self):
+        relation = keras.saving.serialize_keras_object(self.relation)
+        return {**super().get_config(), "relation": relation}
+
+    @classmethod
+    def from_config(cls, config):
+        relation = keras.saving.deserialize_keras_object(config["relation"])
+        return super().from_config({**config, "relation": relation})
+
+
+def fits(shape, expected):
+    """Whether a shape, if it is known, is the expected one."""
+    return shape is None or shape.is_compatible_with(expected)
