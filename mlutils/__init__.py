@@ -21,6 +21,7 @@ from mlutils.few_shot import (
     RelationNetwork,
     SequenceLearner,
     gaussian_nll,
+    trained_learner,
 )
 from mlutils.learner import MetaLearner
 from mlutils.maml import ANIL, MAML, MetaSGD, Reptile, iMAML
@@ -73,6 +74,7 @@ __all__ = [
     "plot",
     "run_optimizer",
     "setup",
+    "trained_learner",
     "trained_rule",
     "unroll",
 ]

@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from mlutils.checks import check_count
 from mlutils.episodes import Episode
-from mlutils.few_shot.encoder_learner import embed
-from mlutils.few_shot.prototypical import class_means, minus_squared_distances
+from mlutils.few_shot.neural_process import gaussian_nll
+from mlutils.few_shot.prototypical import PrototypicalNetwork
 from mlutils.networks import predict_with
 from mlutils.vectorize import map_tasks
 
@@ -80,7 +80,20 @@ def mean_squared_error(query_y, predictions):
     return tf.reduce_mean(squares, axis=list(range(1, len(squares.shape))))
 
 
-METRICS = {"accuracy": accuracy, "mse": mean_squared_error}
+def log_likelihood(query_y, predictions):
+    """The mean log density per task (:eq:`eq-gaussian-likelihood`), in nats.
+
+    Targets ``(tasks, Q, outputs)``, means and deviations ``(tasks, Q, 2 outputs)`` ->
+    ``(tasks,)``.
+    """
+    return -tf.reduce_mean(gaussian_nll(query_y, predictions), axis=1)
+
+
+METRICS = {
+    "accuracy": accuracy,
+    "mse": mean_squared_error,
+    "log likelihood": log_likelihood,
+}
 
 
 def evaluate(learner, episodes, tasks=600, metric=None, **adapt_options):
@@ -92,8 +105,8 @@ def evaluate(learner, episodes, tasks=600, metric=None, **adapt_options):
             as ``mlutils.data.sinusoids(seed=1)``, or of batched ``Episode``; of another
             seed than those in training.
         tasks: how many tasks to score on, the first ones of ``episodes``.
-        metric: ``"accuracy"`` or ``"mse"``; by default the first for integer labels, else
-            the second.
+        metric: ``"accuracy"``, ``"mse"``, or ``"log likelihood"`` of predicted means and
+            deviations; by default the first for integer labels, else the second.
         **adapt_options: passed to ``learner.adapt``, for example ``steps=5``.
 
     Returns:
@@ -147,6 +160,8 @@ def score(predict, episodes, tasks=600, metric=None):
 
 def check_predictions(name, targets, predictions):
     """Raise if the shapes could be compared only by broadcasting, which hides mistakes."""
+    if name == "log likelihood":
+        return  # gaussian_nll checks them
     expected = targets if name == "mse" else predictions[:-1]
     given = predictions if name == "mse" else targets
     if len(given) != len(expected) or not given.is_compatible_with(expected):
@@ -223,24 +238,8 @@ def controls(
         scratch = FromScratch(model, learner.task_loss, scratch_steps)
         results["trained from scratch"] = score(scratch, episodes, tasks)
     if encoder is not None:
-        results["nearest centroid"] = score(
-            lambda inputs: nearest_centroid(encoder, *inputs), episodes, tasks
-        )
+        results["nearest centroid"] = score(PrototypicalNetwork(encoder), episodes, tasks)
     return results
-
-
-def nearest_centroid(encoder, support_x, support_y, query_x):
-    """Classify each query by the class whose mean embedding is nearest.
-
-    Args:
-        encoder: a Keras model from inputs to embeddings.
-        support_x, support_y, query_x: a batch of tasks, integer labels 0..N-1.
-
-    Returns:
-        Minus the squared distances, ``(tasks, Q, N)``.
-    """
-    prototypes = class_means(embed(encoder, support_x), support_y)
-    return minus_squared_distances(embed(encoder, query_x), prototypes)
 
 
 class FromScratch:

@@ -151,7 +151,8 @@ class MetaLearner(keras.Model):
         """
         with tf.GradientTape() as tape:
             loss = self.meta_loss(episodes)
-        return loss, tape.gradient(loss, self.trainable_variables, unconnected_gradients="zero")
+        variables = [variable.value for variable in self.trainable_variables]
+        return loss, tape.gradient(loss, variables, unconnected_gradients="zero")
 
     def make_train_function(self, force=False):
         """Keras's, or the whole of ``steps_per_execution`` steps as one XLA program.

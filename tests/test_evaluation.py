@@ -92,7 +92,7 @@ def test_exactly_the_first_tasks_count():
         (lambda: mlutils.evaluate(Constant(LOGITS), [labelled()], tasks=0), "at least 1, got 0"),
         (
             lambda: mlutils.evaluate(Constant(LOGITS), [labelled()], tasks=2, metric="f1"),
-            "'accuracy', 'mse'",
+            "'accuracy', 'log likelihood', 'mse'",
         ),
         (
             lambda: mlutils.evaluate(Constant(LOGITS[:, :2]), [labelled()], tasks=2),
@@ -150,17 +150,18 @@ def test_controls_of_a_classifier():
         np.testing.assert_array_equal(old, new)
 
 
-def test_nearest_centroid_against_a_plain_loop():
-    (episode,) = blobs(tasks=3)
-    identity = keras.Sequential([keras.Input((4,)), keras.layers.Activation("linear")])
-    inputs, _ = episode.element
-    found = mlutils.evaluation.nearest_centroid(identity, *inputs).numpy()
-    for task in range(3):
-        x, y = episode.support_x[task].numpy(), episode.support_y[task].numpy()
-        for label in (0, 1):
-            centroid = np.mean(x[y == label], axis=0)
-            distance = np.sum((episode.query_x[task].numpy() - centroid) ** 2, axis=1)
-            np.testing.assert_allclose(found[task, :, label], -distance, rtol=1e-4)
+def test_log_likelihood_is_scored_per_task():
+    """Two tasks at their means with deviation 1 and e: -log(2 pi) / 2, and one nat less."""
+    x, y = np.zeros((2, 3, 1), np.float32), np.ones((2, 5, 1), np.float32)
+    deviations = np.exp([[[0.0]] * 5, [[1.0]] * 5]).astype(np.float32)
+    predictions = np.concatenate([y, deviations], axis=2)
+    found = mlutils.evaluation.score(
+        lambda inputs: predictions, [((x, x, y), y)], tasks=2, metric="log likelihood"
+    )
+    best = -np.log(2 * np.pi) / 2
+    np.testing.assert_allclose(found.values, [best, best - 1], rtol=1e-6)
+    with pytest.raises(ValueError, match="twice as many"):
+        mlutils.evaluation.score(lambda _: y, [((x, x, y), y)], tasks=2, metric="log likelihood")
 
 
 def test_training_from_scratch_equals_keras_adam():
@@ -186,24 +187,6 @@ def test_centroids_of_a_regression_raise():
     identity = keras.Sequential([keras.Input((1,)), keras.layers.Activation("linear")])
     with pytest.raises(ValueError, match=r"dtype float32; classes need \(S,\) integer labels"):
         mlutils.controls(Constant(), mlutils.data.sinusoids(), tasks=25, encoder=identity)
-
-
-def test_a_norm_layer_sees_one_task_at_a_time():
-    (episode,) = blobs(tasks=3)
-    encoder = keras.Sequential([keras.Input((4,)), mlutils.BatchNorm()])
-    inputs, _ = episode.element
-    together = mlutils.evaluation.nearest_centroid(encoder, *inputs)
-    for task in range(3):
-        alone = mlutils.evaluation.nearest_centroid(encoder, *(v[task : task + 1] for v in inputs))
-        np.testing.assert_allclose(together[task], alone[0], rtol=1e-4, atol=1e-4)
-
-
-def test_a_class_without_support_raises():
-    (episode,) = blobs(tasks=2)
-    inputs = (episode.support_x, tf.ones_like(episode.support_y), episode.query_x)
-    identity = keras.Sequential([keras.Input((4,)), keras.layers.Activation("linear")])
-    with pytest.raises(ValueError, match="of every class"):
-        mlutils.evaluation.nearest_centroid(identity, *inputs)
 
 
 def test_controls_pass_options_on_and_refuse_an_iterator():

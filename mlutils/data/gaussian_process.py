@@ -21,15 +21,18 @@ class GaussianProcess:
     Args:
         length: over which a function changes, positive.
         scale: standard deviation of its values, positive.
-        noise: standard deviation of the noise on y, positive.
+        noise: standard deviation of the noise on y, at least a millionth of ``scale``: with less,
+            covariances of close points cannot be told from singular ones.
 
     Raises:
-        ValueError: if one of them is not positive.
+        ValueError: if one of them is out of range.
     """
 
     def __init__(self, length=0.4, scale=1.0, noise=0.02):
         self.length, self.scale = check_positive("length", length), check_positive("scale", scale)
         self.noise = check_positive("noise", noise)
+        if self.noise < 1e-6 * self.scale:
+            raise ValueError(f"noise must be at least 1e-6 times scale, got {noise!r}.")
 
     def episodes(self, shots=(3, 10), queries=10, meta_batch=16, seed=0):
         """Endless batches of tasks.
@@ -49,7 +52,11 @@ class GaussianProcess:
         Raises:
             ValueError: if a size or the seed is out of range.
         """
-        least, most = shots if isinstance(shots, (tuple, list)) else (shots, shots)
+        if not isinstance(shots, (tuple, list)):
+            shots = (shots, shots)
+        if len(shots) != 2:
+            raise ValueError(f"shots must be a number, or the least and the most; got {shots!r}.")
+        least, most = shots
         least = check_count("shots", least)
         most, queries = check_count("shots", most, least), check_count("queries", queries)
         meta_batch, seed = check_count("meta_batch", meta_batch), check_seed(seed)
@@ -80,6 +87,12 @@ class GaussianProcess:
         """
         support_x, support_y, query_x = map(tf.convert_to_tensor, inputs)
         check_batch(support_x, support_y, query_x)
+        shapes = [value.shape for value in (support_x, support_y, query_x)]
+        if not all(shape.is_compatible_with((None, None, 1)) for shape in shapes):
+            raise ValueError(
+                f"support_x, support_y and query_x have shapes {shapes[0]}, {shapes[1]} and "
+                f"{shapes[2]}; allowed are (tasks, S, 1), (tasks, S, 1) and (tasks, Q, 1)."
+            )
         cross = self.covariance(query_x, support_x)
         covariance = self.covariance(support_x) + self.noisy(tf.shape(support_x)[1])
         weights = tf.linalg.matrix_transpose(

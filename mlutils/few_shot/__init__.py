@@ -9,6 +9,7 @@ from mlutils.few_shot.prototypical import PrototypicalNetwork
 from mlutils.few_shot.recurrent import RecurrentLearner
 from mlutils.few_shot.relation import RelationNetwork
 from mlutils.few_shot.sequence_learner import SequenceLearner
+from mlutils.few_shot.trained import trained_learner
 
 __all__ = [
     "MANN",
@@ -21,4 +22,5 @@ __all__ = [
     "RelationNetwork",
     "SequenceLearner",
     "gaussian_nll",
+    "trained_learner",
 ]

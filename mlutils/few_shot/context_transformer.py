@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from mlutils.checks import check_count
+from mlutils.episodes import check_support
 from mlutils.few_shot.sequence_learner import SequenceLearner
 
 
@@ -105,10 +106,13 @@ class ContextTransformer(SequenceLearner):
         Returns:
             Weights ``(blocks, heads, Q, 1 + S)``, the starting token first; each row adds up to
             one.
+
+        Raises:
+            ValueError: if the support set is empty or its labels do not fit.
         """
-        summary = self.summarize(
-            self.embed_one(support_x), tf.convert_to_tensor(support_y)[tf.newaxis]
-        )
+        support_x, support_y = tf.convert_to_tensor(support_x), tf.convert_to_tensor(support_y)
+        check_support(support_x, support_y, self.encoder)
+        summary = self.summarize(self.embed_one(support_x), support_y[tf.newaxis])
         tokens, weights = self.query_tokens(self.embed_one(query_x)), []
         for block, memory in zip(self.blocks, summary, strict=True):
             weights.append(block.weights_of(tokens, memory)[0])

@@ -13,7 +13,8 @@ from mlutils.few_shot.sequence_learner import SequenceLearner
 class MANN(RecurrentLearner):
     """Memory-augmented neural network (Santoro, Bartunov, Botvinick, Wierstra & Lillicrap, 2016).
 
-    An LSTM reads the examples as in ``RecurrentLearner``; beside it stands a ``MemoryCell``'s
+    An LSTM reads the examples as in ``RecurrentLearner``, each with the label before it
+    (:eq:`eq-delayed-labels`); beside it stands a ``MemoryCell``'s
     table, an *external* memory, whose size is independent of the number of weights.  It is
     addressed by content (:eq:`eq-memory-read`) and written where it was read last or is used
     least (:eq:`eq-memory-write`).

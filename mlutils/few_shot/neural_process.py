@@ -27,12 +27,12 @@ class ConditionalNeuralProcess(MetaLearner):
         encoder: a built Keras model from points ``(batch, inputs + outputs)`` to codes
             ``(batch, features)``; it is used and trained in place.
         decoder: one from ``(batch, features + inputs)`` to ``(batch, 2 outputs)``.
-        smallest: the least standard deviation, positive; .1 in the paper.
+        smallest: the least standard deviation, between 0 and 1; .1 in the paper.
 
     Raises:
         TypeError: if ``encoder`` or ``decoder`` is not a Keras model.
         ValueError: if one is not built, or holds a trainable ``BatchNormalization``; if the
-            decoder's outputs cannot be halved, or ``smallest`` is not positive.
+            decoder's outputs cannot be halved, or ``smallest`` is not between 0 and 1.
     """
 
     def __init__(self, encoder, decoder, smallest=0.1, **kwargs):
@@ -47,6 +47,8 @@ class ConditionalNeuralProcess(MetaLearner):
             )
         self.encoder, self.decoder = encoder, decoder
         self.smallest = check_positive("smallest", smallest)
+        if self.smallest >= 1:
+            raise ValueError(f"smallest must be less than 1, got {smallest!r}.")
         self.built = True
 
     def adapt(self, support_x, support_y):
@@ -62,16 +64,19 @@ class ConditionalNeuralProcess(MetaLearner):
         Raises:
             ValueError: if the support set is empty, or its shapes do not fit.
         """
-        support_x, support_y = tf.convert_to_tensor(support_x), tf.convert_to_tensor(support_y)
+        support_x, support_y = self.numbers(support_x), self.numbers(support_y)
         check_support(support_x, support_y)
         if support_x.shape.rank != 2 or support_y.shape.rank != 2:
             raise ValueError(
                 f"support_x has shape {support_x.shape} and support_y {support_y.shape}; allowed "
                 "are (S, inputs) and (S, outputs)."
             )
-        points = tf.concat([support_x, tf.cast(support_y, support_x.dtype)], axis=1)
+        points = tf.concat([support_x, support_y], axis=1)
         code = tf.reduce_mean(self.encoder(points, training=False), axis=0)
-        return lambda query_x: self.decode(code, tf.convert_to_tensor(query_x))
+        return lambda query_x: self.decode(code, self.numbers(query_x))
+
+    def numbers(self, values):
+        return tf.cast(tf.convert_to_tensor(values), self.compute_dtype)
 
     def decode(self, code, query_x):
         """Means and standard deviations ``(Q, 2 outputs)`` (:eq:`eq-neural-process`)."""

@@ -16,8 +16,9 @@ class PrototypicalNetwork(EncoderLearner):
 
     ``adapt`` embeds the support set and averages each class into a prototype
     (:eq:`eq-prototype`); a query's logits are minus the squared Euclidean distances of its
-    embedding to the prototypes (:eq:`eq-prototype-logits`), or their cosines times ``scale``;
-    compile with ``SparseCategoricalCrossentropy(from_logits=True)``.
+    embedding to the prototypes (:eq:`eq-prototype-logits`), or its cosines with them, times
+    ``scale``: compile with ``SparseCategoricalCrossentropy(from_logits=True)``.
+    With distances it is a linear classifier on the embedding (:eq:`eq-prototype-linear`).
     All that is learned is the encoder; no weight changes during adaptation.  Not trained at all,
     on a pretrained encoder, it is the nearest-centroid control.
 
@@ -28,7 +29,10 @@ class PrototypicalNetwork(EncoderLearner):
         encoder: a built Keras model from inputs ``(batch, ...)`` to embeddings ``(batch, ...)``,
             which are flattened; it is used and trained in place.
         distance: ``"euclidean"`` (squared) or ``"cosine"``.
-        scale: what cosines are multiplied by, positive; squared distances have a scale already.
+        scale: what distances or cosines are multiplied by, positive.  None is 1 for distances, as
+            in the paper, and 10 for cosines, which never exceed 1.  It changes no decision, and
+            decides how well training goes: embeddings of length 8, as ``RMSNormalization`` makes
+            them of 64 features, are up to 256 apart, and want a scale below 0.1.
 
     Raises:
         TypeError: if ``encoder`` is not a Keras model.
@@ -36,9 +40,11 @@ class PrototypicalNetwork(EncoderLearner):
             ``distance`` or a ``scale`` that is not positive.
     """
 
-    def __init__(self, encoder, distance="euclidean", scale=10.0, **kwargs):
+    def __init__(self, encoder, distance="euclidean", scale=None, **kwargs):
         super().__init__(encoder, **kwargs)
         self.distance = check_option("distance", distance, DISTANCES)
+        if scale is None:
+            scale = 10.0 if distance == "cosine" else 1.0
         self.scale = check_positive("scale", scale)
 
     def summarize(self, support, labels):
@@ -47,9 +53,8 @@ class PrototypicalNetwork(EncoderLearner):
 
     def answer(self, summary, queries):
         """The logits ``(tasks, Q, N)`` (:eq:`eq-prototype-logits`)."""
-        if self.distance == "cosine":
-            return self.scale * cosines(queries, summary)
-        return minus_squared_distances(queries, summary)
+        alike = cosines if self.distance == "cosine" else minus_squared_distances
+        return self.scale * alike(queries, summary)
 
     def get_config(self):
         return {**super().get_config(), "distance": self.distance, "scale": self.scale}

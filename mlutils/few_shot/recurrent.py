@@ -12,10 +12,11 @@ class RecurrentLearner(SequenceLearner):
     """An LSTM that adapts by reading (Hochreiter, Younger & Conwell, ICANN 2001).
 
     Adapting changes no weight: what is learned of a task is the LSTM's state, an *internal*
-    memory.  Every example comes with the label of the one before it (:eq:`eq-recurrent-state`), so
-    that reading and predicting are the same step: the output beside an example is its prediction,
-    and its label follows.  A query takes one such step from the state that is left, for itself
-    (:eq:`eq-recurrent-prediction`).
+    memory.  Each example comes with the label of the one before it (:eq:`eq-delayed-labels`), so
+    that reading and predicting are the same step: what comes out beside an example is its
+    prediction, and its label follows.  With ``delayed=False`` an example comes with its own label
+    (:eq:`eq-recurrent-state`) and a query with none.  Either way a query takes one step from the
+    state that is left, for itself (:eq:`eq-recurrent-prediction`).
     A classifier's answers are logits: compile with
     ``SparseCategoricalCrossentropy(from_logits=True)``.
 
@@ -28,6 +29,7 @@ class RecurrentLearner(SequenceLearner):
             which are flattened; it is used and trained in place.
         outputs: the number of classes N, or for a regression the length of a target.
         units: of the LSTM.
+        delayed: whether labels come one step late, as along a sequence they must.
         cell: any Keras RNN cell in the LSTM's place; ``units`` then has no effect.
 
     Raises:
@@ -36,24 +38,30 @@ class RecurrentLearner(SequenceLearner):
             unknown length; if ``outputs`` or ``units`` is not a positive integer.
     """
 
-    def __init__(self, encoder, outputs, units=64, cell=None, **kwargs):
+    def __init__(self, encoder, outputs, units=64, delayed=True, cell=None, **kwargs):
         super().__init__(encoder, outputs, **kwargs)
+        self.delayed = bool(delayed)
         cell = cell or keras.layers.LSTMCell(check_count("units", units))
         self.memory = keras.layers.RNN(cell, return_sequences=True, return_state=True)
         self.memory.build((None, None, self.features + self.outputs))
         self.head.build((None, cell.output_size))
 
     def summarize(self, support, labels):
-        """The state after reading the support set in the order given (:eq:`eq-recurrent-state`),
-        and the last label, which is still to be read: a list of tensors, first axis tasks."""
+        """What is left after reading the support set in the order given: the cell's state
+        (:eq:`eq-delayed-labels`, :eq:`eq-recurrent-state`), and the label that is still to be
+        read, zeros if there is none; a list of tensors, first axis tasks."""
         labels = self.as_vectors(labels)
-        _, *state = self.memory(self.with_labels_before(support, labels))
-        return [*state, labels[:, -1]]
+        if self.delayed:
+            _, *state = self.memory(self.with_labels_before(support, labels))
+            return [*state, labels[:, -1]]
+        _, *state = self.memory(tf.concat([support, labels], axis=2))
+        return [*state, tf.zeros_like(labels[:, -1])]
 
     def answer(self, summary, queries):
         """Each query's own step from that state (:eq:`eq-recurrent-prediction`)."""
         tasks, count = tf.shape(queries)[0], tf.shape(queries)[1]
-        *state, last = (tf.repeat(values, count, axis=0) for values in summary)
+        summary = tf.nest.map_structure(lambda rows: tf.repeat(rows, count, axis=0), summary)
+        *state, last = summary
         queries = tf.reshape(queries, (tasks * count, self.features))
         output, _ = self.memory.cell(tf.concat([queries, last], axis=1), state)
         return tf.reshape(self.head(output), (tasks, count, self.outputs))
@@ -65,6 +73,11 @@ class RecurrentLearner(SequenceLearner):
 
     def answers_along(self, embeddings, labels):
         """One output at each step of reading (:eq:`eq-recurrent-prediction`)."""
+        if not self.delayed:
+            raise ValueError(
+                "Where an example comes with its own label (delayed=False), no prediction can be "
+                "made along a sequence: use delayed=True, or a support set and queries."
+            )
         outputs, *_ = self.memory(self.with_labels_before(embeddings, self.as_vectors(labels)))
         return self.head(outputs)
 
@@ -75,7 +88,7 @@ class RecurrentLearner(SequenceLearner):
 
     def get_config(self):
         cell = keras.saving.serialize_keras_object(self.memory.cell)
-        return {**super().get_config(), "cell": cell}
+        return {**super().get_config(), "delayed": self.delayed, "cell": cell}
 
     @classmethod
     def from_config(cls, config):

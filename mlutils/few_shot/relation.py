@@ -7,6 +7,7 @@ from mlutils.episodes import shape_of
 from mlutils.few_shot.encoder_learner import EncoderLearner, embedding_shape
 from mlutils.few_shot.prototypical import class_means
 from mlutils.networks import check_network
+from mlutils.vectorize import map_tasks
 
 
 @keras.saving.register_keras_serializable(package="mlutils")
@@ -56,17 +57,16 @@ class RelationNetwork(EncoderLearner):
 
     def answer(self, summary, queries):
         """The scores ``(tasks, Q, N)`` (:eq:`eq-relation`)."""
-        tasks, count, ways = tf.shape(queries)[0], tf.shape(queries)[1], tf.shape(summary)[1]
+        return map_tasks(lambda task: self.scores(*task), (summary, queries))
+
+    def scores(self, classes, queries):
+        """One task's scores ``(Q, N)`` of ``(N, features)`` and ``(Q, features)``."""
+        count, ways = tf.shape(queries)[0], tf.shape(classes)[0]
         maps = [*self.pair[:-1], self.pair[-1] // 2]
-
-        def for_each_pair(embeddings):
-            pairs = (tasks, count, ways, embeddings.shape[-1])
-            return tf.reshape(tf.broadcast_to(embeddings, pairs), (-1, *maps))
-
-        classes, queries = summary[:, tf.newaxis], queries[:, :, tf.newaxis]
-        pairs = tf.concat([for_each_pair(classes), for_each_pair(queries)], axis=-1)
-        scores = tf.cast(self.relation(pairs, training=False), self.compute_dtype)
-        return tf.reshape(scores, (tasks, count, ways))
+        classes = tf.reshape(tf.tile(classes, (count, 1)), (-1, *maps))
+        queries = tf.reshape(tf.repeat(queries, ways, axis=0), (-1, *maps))
+        scores = self.relation(tf.concat([classes, queries], axis=-1), training=False)
+        return tf.reshape(tf.cast(scores, self.compute_dtype), (count, ways))
 
     def get_config(self):
         relation = keras.saving.serialize_keras_object(self.relation)

@@ -78,6 +78,13 @@ class SequenceLearner(EncoderLearner):
             ValueError: if the shapes do not agree.
         """
         x, y = tf.convert_to_tensor(x), tf.convert_to_tensor(y)
+        ranks = x.shape.rank, y.shape.rank
+        fit = None in ranks or (min(ranks) > 1 and x.shape[:2].is_compatible_with(y.shape[:2]))
+        if not fit or x.shape[1] == 0:
+            raise ValueError(
+                f"The sequences have shape {x.shape} and their labels {y.shape}; allowed are "
+                "(tasks, T, ...) and (tasks, T, ...), T at least 1."
+            )
         check_support(x[0], y[0], self.encoder)
         return self.answers_along(self.embed(x), y)
 

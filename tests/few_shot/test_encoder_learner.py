@@ -1,4 +1,4 @@
-"""What all learners with an encoder do alike, each test with both of them."""
+"""What all learners with an encoder do alike, each test with every one of them."""
 
 import functools
 
@@ -8,16 +8,42 @@ import pytest
 import tensorflow as tf
 
 import mlutils
-from mlutils import Episode, PrototypicalNetwork, RecurrentLearner
+from mlutils import (
+    MANN,
+    ContextTransformer,
+    Episode,
+    MatchingNetwork,
+    PrototypicalNetwork,
+    RecurrentLearner,
+    RelationNetwork,
+)
+from mlutils.episodes import shape_of
 from mlutils.few_shot.encoder_learner import EncoderLearner
 from tests.few_shot.tasks import identity, one_task, random_episode
+
+
+def relation(encoder):
+    """With a relation network for the encoder's output; for a wrong encoder, any."""
+    _, *rest, features = shape_of(encoder, "output_shape") or [None, 1]
+    pair = keras.Input((*rest, 2 * features))
+    layers = [keras.layers.Flatten(), keras.layers.Dense(8, "tanh"), keras.layers.Dense(1)]
+    return RelationNetwork(encoder, keras.Sequential([pair, *layers]))
 
 
 def recurrent(encoder):
     return RecurrentLearner(encoder, outputs=3, units=4)
 
 
-both = pytest.mark.parametrize("make", [PrototypicalNetwork, recurrent])
+def mann(encoder):
+    return MANN(encoder, outputs=3, units=4, slots=5, width=3)
+
+
+def transformer(encoder):
+    return ContextTransformer(encoder, outputs=3, units=4, heads=2, blocks=2)
+
+
+FLATTENING = [PrototypicalNetwork, MatchingNetwork, recurrent, mann, transformer]
+every = pytest.mark.parametrize("make", [*FLATTENING, relation])
 
 
 @functools.cache
@@ -43,7 +69,7 @@ def embed_tasks_together(self, x):
     return tf.reshape(embeddings, (x.shape[0], x.shape[1], -1))
 
 
-@both
+@every
 def test_a_batch_equals_one_task_at_a_time(float64, monkeypatch, make):
     """Also where the encoder normalises by the examples beside it."""
     layers = [keras.layers.Dense(4), mlutils.BatchNorm(), keras.layers.Dense(3, "tanh")]
@@ -56,7 +82,7 @@ def test_a_batch_equals_one_task_at_a_time(float64, monkeypatch, make):
     assert np.abs(learner(inputs) - expected).max() > 1e-2
 
 
-@both
+@every
 def test_queries_do_not_see_each_other(float64, make):
     """Alone, again, in any order, each query has the same prediction."""
     learner, task = make(mlutils.mlp(2, (4,), 3)), one_task()
@@ -67,8 +93,9 @@ def test_queries_do_not_see_each_other(float64, make):
     np.testing.assert_allclose(predict(task.query_x[::-1]), together[::-1], atol=1e-12)
 
 
-@both
+@pytest.mark.parametrize("make", FLATTENING)
 def test_embeddings_of_more_axes_are_flattened(make):
+    """Not by the relation network, which pairs feature maps channel by channel."""
     image = [keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 3)]
     learner = make(keras.Sequential(image))
     flat = make(keras.Sequential([*image, keras.layers.Flatten()]))
@@ -79,7 +106,7 @@ def test_embeddings_of_more_axes_are_flattened(make):
     np.testing.assert_allclose(learner(inputs), flat(inputs), rtol=1e-5, atol=1e-6)
 
 
-@both
+@every
 def test_shapes_and_labels_unknown_to_the_graph(make):
     """``evaluate`` and a graph for any numbers agree with one task at a time, eagerly."""
     learner, (inputs, query_y) = make(mlutils.mlp(2, (4,), 3)), clouds()
@@ -94,7 +121,7 @@ def test_shapes_and_labels_unknown_to_the_graph(make):
 # ---------------------------------------------------------------- Keras citizens
 
 
-@both
+@every
 def test_logged_validation_and_hand_computed_loss_agree(make):
     """The objective: minus the log softmax, averaged over all queries of all tasks.
 
@@ -117,7 +144,7 @@ def test_logged_validation_and_hand_computed_loss_agree(make):
         assert float(learner.meta_loss(episode)) == pytest.approx(by_hand, rel=1e-5)
 
 
-@both
+@every
 def test_saved_and_loaded_learner_predicts_the_same(tmp_path, make):
     learner, (inputs, _) = make(mlutils.mlp(2, (4,), 3)), clouds()
     learner.save(tmp_path / "learner.keras")
@@ -126,7 +153,7 @@ def test_saved_and_loaded_learner_predicts_the_same(tmp_path, make):
     np.testing.assert_array_equal(learner(inputs), loaded(inputs))
 
 
-@both
+@every
 def test_adapting_leaves_the_weights_alone(make):
     learner, (inputs, _) = make(mlutils.mlp(2, (4,), 3)), clouds()
     before = learner.get_weights()
@@ -143,7 +170,7 @@ def built(*layers):
     return keras.Sequential([keras.Input((2,)), *layers, keras.layers.Dense(1)])
 
 
-@both
+@every
 @pytest.mark.parametrize(
     "encoder, error, words",
     [
@@ -158,14 +185,14 @@ def test_wrong_encoder_raises(make, encoder, error, words):
         make(encoder())
 
 
-@both
+@every
 def test_frozen_batch_normalization_is_allowed(make):
     layer = keras.layers.BatchNormalization()
     layer.trainable = False
     make(built(layer))
 
 
-@both
+@every
 @pytest.mark.parametrize(
     "x, y, words",
     [
@@ -191,14 +218,14 @@ def predict_in_graph(learner, element):
     mlutils.evaluate(learner, [element], tasks=4)
 
 
-@both
+@every
 @pytest.mark.parametrize("predict", [predict_eagerly, predict_in_graph])
 def test_tasks_without_support_raise(make, predict):
     with pytest.raises(ValueError, match="at least 1"):
         predict(make(identity(2)), clouds(shots=0))
 
 
-@both
+@every
 def test_an_episode_instead_of_its_element_raises(make):
     with pytest.raises(ValueError, match="A learner takes"):
         make(identity(2))(tuple(random_episode()))

@@ -1,5 +1,8 @@
 """Prototypical networks: the equations by hand, by plain loops, and beside wrong versions."""
 
+import functools
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -54,6 +57,27 @@ def test_the_distance_is_between_embeddings():
     np.testing.assert_allclose(predict(tf.constant([[4.0]])), [[-81, -324]], rtol=1e-6)
 
 
+@pytest.mark.parametrize("options, scale", [(dict(), 10), (dict(scale=5.0), 5)])
+def test_pocket_cosines(options, scale):
+    """eq-prototype, then scaled cosines: (6, 0) and (0, 8) of class 0, (0, 5) of class 1.
+
+    c_0 = (3, 4), of length 5, and c_1 = (0, 5).  Query (5, 0): the cosines 15 / 25 = 3/5 and 0.
+    Query (0, 2): 8 / 10 = 4/5 and 1.  The default scale is 10.
+    """
+    learner = PrototypicalNetwork(identity(2), distance="cosine", **options)
+    predict = learner.adapt([[6.0, 0.0], [0.0, 8.0], [0.0, 5.0]], [0, 0, 1])
+    found = predict(tf.constant([[5.0, 0.0], [0.0, 2.0]]))
+    np.testing.assert_allclose(found, scale * np.array([[3 / 5, 0], [4 / 5, 1]]), rtol=1e-6)
+
+
+def test_pocket_distances_with_a_scale():
+    """eq-prototype-logits times the scale, which is 1 by default: -9 and -36 become -18 and -72."""
+    for scale, expected in ((2.0, [[-18, -72]]), (None, [[-9, -36]])):
+        learner = PrototypicalNetwork(identity(), scale=scale)
+        predict = learner.adapt([[0.0], [2.0], [10.0]], [0, 0, 1])
+        np.testing.assert_allclose(predict(tf.constant([[4.0]])), expected, rtol=1e-6)
+
+
 # ---------------------------------------------------------------- plain loops
 
 
@@ -86,6 +110,31 @@ def test_plain_loop(tasks):
         np.testing.assert_allclose(logits[task], loop_logits(queries[task], by_loop), atol=1e-12)
 
 
+def loop_cosines(queries, prototypes):
+    """The cosines for one task, in plain Python."""
+    return np.array([[z @ c / math.sqrt((z @ z) * (c @ c)) for c in prototypes] for z in queries])
+
+
+class MeanOfCosines(PrototypicalNetwork):
+    """Wrong: the mean of directions instead of the direction of eq-prototype."""
+
+    def summarize(self, support, labels):
+        return super().summarize(tf.math.l2_normalize(support, axis=-1), labels)
+
+
+@pytest.mark.parametrize("kind, right", [(PrototypicalNetwork, True), (MeanOfCosines, False)])
+def test_plain_loop_with_cosines(float64, kind, right):
+    """eq-prototype, then cosines times the scale."""
+    learner = kind(tanh_encoder(), distance="cosine", scale=3.5)
+    episode, errors = random_episode(), []
+    found = learner(episode.element[0])
+    for task in range(3):
+        support, queries = (learner.encoder(x[task]).numpy() for x in (episode[0], episode[2]))
+        prototypes = loop_prototypes(support, episode.support_y[task].numpy(), ways=3)
+        errors.append(np.abs(found[task] - 3.5 * loop_cosines(queries, prototypes)).max())
+    assert max(errors) < 1e-12 if right else max(errors) > 1e-2
+
+
 # ---------------------------------------------------------------- what the equations imply
 
 
@@ -98,7 +147,10 @@ class Unsquared(PrototypicalNetwork):
 
 @pytest.mark.parametrize("kind, linear", [(PrototypicalNetwork, True), (Unsquared, False)])
 def test_a_linear_classifier_on_the_embedding(float64, kind, linear):
-    """eq-prototype-logits: -|z - c|^2 = 2 c . z - |c|^2 - |z|^2, whose last term is no class's."""
+    """eq-prototype-linear: 2 c . z - |c|^2, weights and a bias for each class.
+
+    eq-prototype-logits is -|z - c|^2 = 2 c . z - |c|^2 - |z|^2, whose last term is no class's.
+    """
     learner, task = kind(tanh_encoder()), one_task()
     support, queries = (learner.encoder(x).numpy() for x in (task.support_x, task.query_x))
     prototypes = loop_prototypes(support, task.support_y.numpy(), ways=3)
@@ -138,6 +190,30 @@ def test_renaming_the_classes_renames_the_logits(float64):
     assert np.abs(after - before).max() > 1e-2
 
 
+@pytest.mark.parametrize("distance, matters", [("cosine", False), ("euclidean", True)])
+def test_the_length_of_an_embedding_does_not_matter_to_cosines(float64, distance, matters):
+    learner, task = PrototypicalNetwork(identity(2), distance), one_task()
+    predict = learner.adapt(task.support_x, task.support_y)
+    change = np.abs(predict(3 * task.query_x) - predict(task.query_x)).max()
+    assert change > 1 if matters else change < 1e-12
+
+
+def test_untrained_it_is_the_nearest_centroid_control(float64):
+    """``mlutils.controls`` on the same tasks.  Negative control: another encoder's centroids."""
+    encoder, other = tanh_encoder(), tanh_encoder()
+    learner, tasks = PrototypicalNetwork(encoder), [random_episode(tasks=50)]
+    score = mlutils.evaluate(learner, tasks, tasks=50)
+    same, another = (
+        mlutils.controls(learner, tasks, tasks=50, encoder=one)["nearest centroid"]
+        for one in (encoder, other)
+    )
+    np.testing.assert_array_equal(same.values, score.values)
+    assert np.any(another.values != score.values)
+    inputs, _ = tasks[0].element
+    centroids = mlutils.evaluation.nearest_centroid(encoder, *inputs)
+    np.testing.assert_allclose(learner(inputs), centroids, atol=1e-12)
+
+
 # ---------------------------------------------------------------- finite differences
 
 
@@ -167,6 +243,21 @@ def test_meta_gradient_equals_finite_differences(float64):
     right, *wrong = errors
     assert right < RELATIVE_TOLERANCE
     assert min(wrong) > 1e-2
+
+
+def test_meta_gradient_of_cosines_equals_finite_differences(float64):
+    """Through the cosines and eq-prototype, beside a wrong version of the latter."""
+    encoder, episode, errors = tanh_encoder(), random_episode(), []
+    right, wrong = (
+        classifier(encoder, kind=functools.partial(kind, distance="cosine", scale=3.5))
+        for kind in (PrototypicalNetwork, ConstantPrototypes)
+    )
+    reference = finite_differences(lambda: right.meta_loss(episode), encoder.trainable_variables)
+    for learner in (right, wrong):
+        _, gradients = learner.meta_gradients(episode)
+        errors.append(relative_error(flatten(gradients), reference))
+    assert errors[0] < RELATIVE_TOLERANCE
+    assert errors[1] > 1e-2
 
 
 # ---------------------------------------------------------------- training
@@ -233,7 +324,35 @@ def test_saved_and_loaded_learner_goes_on_exactly(tmp_path):
     np.testing.assert_array_equal(learner(inputs), loaded(inputs))
 
 
+def test_saved_and_loaded_cosines_and_their_scale(tmp_path):
+    learner = PrototypicalNetwork(tanh_encoder(), distance="cosine", scale=3.5)
+    learner.save(tmp_path / "learner.keras")
+    loaded = keras.models.load_model(tmp_path / "learner.keras")
+    assert (loaded.distance, loaded.scale) == ("cosine", 3.5)
+    inputs, _ = random_episode().element
+    np.testing.assert_array_equal(learner(inputs), loaded(inputs))
+
+
 # ---------------------------------------------------------------- wrong input
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (
+            dict(distance="manhattan"),
+            r"distance must be one of \('euclidean', 'cosine'\), got 'man",
+        ),
+        (dict(distance=None), "distance must be one of .* got None"),
+        (dict(scale=0), "scale must be a finite positive number, got 0"),
+        (dict(scale=-1.0), "scale must be a finite positive number, got -1"),
+        (dict(scale=math.nan), "scale must be a finite positive number, got nan"),
+        (dict(distance="cosine", scale="x"), "scale must be a finite positive number, got 'x'"),
+    ],
+)
+def test_wrong_options_raise(options, words):
+    with pytest.raises(ValueError, match=words):
+        PrototypicalNetwork(identity(), **options)
 
 
 @pytest.mark.parametrize("labels", [[0.0, 1.0], [True, False]])

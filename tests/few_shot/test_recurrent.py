@@ -34,11 +34,14 @@ def random_learner(units=4, kind=RecurrentLearner, seed=0):
     ],
 )
 def test_pocket_memory(gates, prediction):
-    """eq-recurrent-state and eq-recurrent-prediction with one unit that adds up what it reads.
+    """eq-delayed-labels and eq-recurrent-prediction with one unit that adds up what it reads.
 
-    Each step has c <- f c + i tanh(x + y) and h = o tanh(c), the prediction is 1 + 2 h.  The
-    gates see their bias alone: 100 opens one, 0 opens it by half.  The support set is
-    (0, artanh 1/2), (artanh 1/4, 0), the query x = artanh(-1/4), its y is 0.
+    Each step has c <- f c + i tanh(x + y) with y the label before it, and h = o tanh(c); the
+    prediction is 1 + 2 h.  The gates see their bias alone: 100 opens one, 0 opens it by half.
+    The support set is (artanh 1/2, artanh 1/4), (0, -1), the query x = 1 - artanh 1/4.
+
+    The tanh's are  tanh(artanh 1/2 + 0) = 1/2, tanh(0 + artanh 1/4) = 1/4, and for the query
+    tanh(1 - artanh 1/4 - 1) = -1/4.
 
     All open:  c = 1/2, 3/4, then 3/4 - 1/4 = 1/2 for the query.
     f = 1/2:   c = 1/2, 1/4 + 1/4 = 1/2, 1/4 - 1/4 = 0.
@@ -49,9 +52,9 @@ def test_pocket_memory(gates, prediction):
     bias = [gates.get("read", 100), gates.get("forget", 100), 0, gates.get("out", 100)]
     learner.memory.set_weights([np.array([[0, 0, 1, 0]] * 2), np.zeros((1, 4)), np.array(bias)])
     learner.head.set_weights([np.array([[2.0]]), np.array([1.0])])
-    support_x = tf.constant([[0.0], [math.atanh(1 / 4)]])
-    support_y = tf.constant([[math.atanh(1 / 2)], [0.0]])
-    found = learner.adapt(support_x, support_y)(tf.constant([[math.atanh(-1 / 4)]]))
+    support_x = tf.constant([[math.atanh(1 / 2)], [0.0]])
+    support_y = tf.constant([[math.atanh(1 / 4)], [-1.0]])
+    found = learner.adapt(support_x, support_y)(tf.constant([[1 - math.atanh(1 / 4)]]))
     assert found.numpy().item() == pytest.approx(prediction, rel=1e-6)
 
 
@@ -72,27 +75,65 @@ def numpy_step(learner, vector, state):
 
 
 def numpy_predictions(learner, support_x, labels, query_x):
-    """eq-recurrent-state and eq-recurrent-prediction, one example and one query at a time."""
-    state = np.zeros((2, learner.memory.units))
+    """eq-delayed-labels or eq-recurrent-state, and eq-recurrent-prediction, step by step."""
+    state, before = np.zeros((2, learner.memory.cell.units)), np.zeros(3)
     for z, label in zip(learner.encoder(support_x).numpy(), labels, strict=True):
-        state = numpy_step(learner, np.concatenate([z, label]), state)
+        state = numpy_step(
+            learner, np.concatenate([z, before if learner.delayed else label]), state
+        )
+        before = label if learner.delayed else before
     kernel, bias = learner.head.get_weights()
     predictions = []
     for z in learner.encoder(query_x).numpy():
-        h, _ = numpy_step(learner, np.concatenate([z, np.zeros(len(bias))]), state)
+        h, _ = numpy_step(learner, np.concatenate([z, before]), state)
         predictions.append(h @ kernel + bias)
     return np.array(predictions)
 
 
+class NotDelayed(RecurrentLearner):
+    """Wrong: reads each example together with its own label."""
+
+    def with_labels_before(self, embeddings, labels):
+        return tf.concat([embeddings, labels], axis=2)
+
+
 @pytest.mark.parametrize("regression", [False, True])
 def test_plain_numpy(float64, regression):
-    """eq-recurrent-state after each number of examples, and eq-recurrent-prediction from it."""
-    learner, task = random_learner(), one_task(regression=regression)
+    """eq-delayed-labels after each number of examples, and eq-recurrent-prediction from it.
+
+    Negative control: labels that are not delayed.
+    """
+    task = one_task(regression=regression)
     labels = task.support_y.numpy() if regression else np.eye(3)[task.support_y]
+    right, wrong = (random_learner(kind=kind) for kind in (RecurrentLearner, NotDelayed))
+    errors = []
     for shots in range(1, 9):
-        found = learner.adapt(task.support_x[:shots], task.support_y[:shots])(task.query_x)
-        expected = numpy_predictions(learner, task.support_x[:shots], labels[:shots], task.query_x)
-        np.testing.assert_allclose(found, expected, atol=1e-12)
+        support = task.support_x[:shots], task.support_y[:shots]
+        expected = numpy_predictions(right, support[0], labels[:shots], task.query_x)
+        np.testing.assert_allclose(right.adapt(*support)(task.query_x), expected, atol=1e-12)
+        errors.append(np.abs(wrong.adapt(*support)(task.query_x) - expected).max())
+    assert max(errors) > 1e-2
+
+
+@pytest.mark.parametrize("regression", [False, True])
+def test_each_example_with_its_own_label(float64, regression):
+    """eq-recurrent-state, beside the learner that reads labels late."""
+    learner, task = random_learner(), one_task(regression=regression)
+    delayed = learner.adapt(task.support_x, task.support_y)(task.query_x)
+    learner.delayed = False
+    labels = task.support_y.numpy() if regression else np.eye(3)[task.support_y]
+    expected = numpy_predictions(learner, task.support_x, labels, task.query_x)
+    found = learner.adapt(task.support_x, task.support_y)(task.query_x)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    assert np.abs(found - delayed).max() > 1e-2
+    with pytest.raises(ValueError, match="use delayed=True"):
+        learner.along(task.support_x[tf.newaxis], task.support_y[tf.newaxis])
+
+
+def test_delayed_is_saved(tmp_path):
+    learner = RecurrentLearner(identity(2), outputs=3, units=4, delayed=False)
+    learner.save(tmp_path / "learner.keras")
+    assert not keras.models.load_model(tmp_path / "learner.keras").delayed
 
 
 def test_unadapted_is_one_step_from_the_empty_memory(float64):
@@ -132,7 +173,7 @@ class WithoutLabels(RecurrentLearner):
 
 @pytest.mark.parametrize("kind, reads", [(RecurrentLearner, True), (WithoutLabels, False)])
 def test_the_labels_are_read(float64, kind, reads):
-    """eq-recurrent-state: labels in other places are another task."""
+    """eq-delayed-labels: labels in other places are another task."""
     learner, task = random_learner(kind=kind), one_task()
     before = learner.adapt(task.support_x, task.support_y)(task.query_x)
     after = learner.adapt(task.support_x, tf.roll(task.support_y, 1, axis=0))(task.query_x)
@@ -140,21 +181,31 @@ def test_the_labels_are_read(float64, kind, reads):
     assert change > 1e-2 if reads else change == 0
 
 
-def test_a_query_comes_without_a_label(float64):
-    """eq-recurrent-prediction: what the cell does with labels matters to the support set only."""
+def test_a_query_comes_with_the_last_label(float64):
+    """eq-recurrent-prediction: no state has read that label yet, the query's own step does."""
     learner, task = random_learner(), one_task()
+    support, queries = (learner.embed_one(x) for x in (task.support_x, task.query_x))
+    labels = tf.one_hot(task.support_y[tf.newaxis], 3, dtype="float64")
+    other = tf.concat([labels[:, :-1], 1 - labels[:, -1:]], axis=1)
+    (*before, _), (*after, last) = (learner.summarize(support, y) for y in (labels, other))
+    np.testing.assert_array_equal(after, before)
+    np.testing.assert_array_equal(last, other[:, -1])
+    changes = [
+        np.abs(learner.answer([*before, other[:, -1]], queries) - learner.answer(summary, queries))
+        for summary in ([*before, last], [*before, labels[:, -1]])
+    ]
+    assert changes[0].max() == 0 and changes[1].max() > 1e-2
 
-    def predictions():
-        adapted = learner.adapt(task.support_x, task.support_y)
-        return [predict(task.query_x).numpy() for predict in (learner.unadapted(), adapted)]
 
-    unadapted, adapted = predictions()
-    kernel = learner.memory.cell.kernel.numpy()
-    kernel[2:] += 1.0  # the rows of the labels, below two for the embedding
-    learner.memory.cell.kernel.assign(kernel)
-    after = predictions()
-    np.testing.assert_array_equal(after[0], unadapted)
-    assert np.abs(after[1] - adapted).max() > 1e-2
+@pytest.mark.parametrize("kind, leaks", [(RecurrentLearner, False), (NotDelayed, True)])
+def test_no_example_comes_with_its_own_label(float64, kind, leaks):
+    """eq-recurrent-prediction along a sequence: the last label is in no prediction."""
+    learner, episode = random_learner(kind=kind), random_episode()
+    x, y = episode.support_x, episode.support_y
+    other = tf.concat([y[:, :-1], (y[:, -1:] + 1) % 3], axis=1)
+    change = np.abs(learner.along(x, other) - learner.along(x, y)).max(axis=(0, 2))
+    assert change[:-1].max() == 0
+    assert change[-1] > 1e-2 if leaks else change[-1] == 0
 
 
 def test_query_labels_change_the_score_only():
@@ -168,7 +219,8 @@ def test_query_labels_change_the_score_only():
 def test_the_order_of_the_support_set_matters(float64):
     learner, task = random_learner(), one_task()
     before = learner.adapt(task.support_x, task.support_y)(task.query_x)
-    after = learner.adapt(task.support_x[::-1], task.support_y[::-1])(task.query_x)
+    support = (tf.roll(values, 1, axis=0) for values in (task.support_x, task.support_y))
+    after = learner.adapt(*support)(task.query_x)
     assert np.abs(after - before).max() > 1e-2
 
 
@@ -184,7 +236,7 @@ class ConstantMemory(RecurrentLearner):
 
 @pytest.mark.parametrize("regression", [False, True])
 def test_meta_gradient_equals_finite_differences(float64, regression):
-    """Through eq-recurrent-prediction and all steps of eq-recurrent-state, beside a wrong one."""
+    """Through eq-recurrent-prediction and all steps of eq-delayed-labels, beside a wrong one."""
     right, wrong = (random_learner(units=3, kind=k) for k in (RecurrentLearner, ConstantMemory))
     crossentropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     episode = random_episode(regression=regression)

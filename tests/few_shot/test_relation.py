@@ -1,0 +1,346 @@
+"""Relation networks: the equation by hand, by a plain loop, and beside wrong versions."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import mlutils
+from mlutils import PrototypicalNetwork, RelationNetwork
+from tests.few_shot.tasks import identity, one_task, random_episode
+from tests.few_shot.test_prototypical import (
+    MISSING,
+    batch_of,
+    blobs,
+    classifier,
+    loop_prototypes,
+    tanh_encoder,
+)
+from tests.numeric import RELATIVE_TOLERANCE, finite_differences, flatten, relative_error
+
+
+def linear(kernel, bias=0.0, shape=None):
+    """A relation network that weighs the numbers of a pair, of ``shape`` or one axis, and adds."""
+    layers = [keras.layers.Flatten(), keras.layers.Dense(1)]
+    relation = keras.Sequential([keras.Input(shape or (len(kernel),)), *layers])
+    relation.set_weights([np.array(kernel, float)[:, np.newaxis], np.array([bias])])
+    return relation
+
+
+def tanh_relation():
+    """For the embeddings of ``tanh_encoder``."""
+    return mlutils.mlp(input_size=6, hidden=(4,), activation="tanh")
+
+
+def with_relation(encoder, hidden=16, kind=RelationNetwork):
+    return kind(encoder, mlutils.mlp(2 * encoder.output_shape[1], (hidden,)))
+
+
+def predictions(learner, task):
+    return learner.adapt(task.support_x, task.support_y)(task.query_x).numpy()
+
+
+# ---------------------------------------------------------------- values derived by hand
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "int64"])
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 2, 0]])
+def test_pocket_numbers(order, dtype):
+    """eq-relation on a line with the relation r(c, z) = 2 c + 3 z + 1.
+
+    The support set is 0 and 2 of class 0, 10 of class 1: c_0 = 1 and c_1 = 10.
+    Query 4: 2 + 12 + 1 = 15 and 20 + 12 + 1 = 33.  Query -7: 2 - 21 + 1 = -18 and 20 - 20 = 0.
+    """
+    support_x = tf.gather([[0.0], [2.0], [10.0]], order)
+    support_y = tf.cast(tf.gather([0, 0, 1], order), dtype)
+    predict = RelationNetwork(identity(), linear([2, 3], 1)).adapt(support_x, support_y)
+    np.testing.assert_array_equal(predict(tf.constant([[4.0], [-7.0]])), [[15, 33], [-18, 0]])
+
+
+def test_the_class_comes_first():
+    """eq-relation in the plane: with the weights 1000, 100, 10 and 1 a score spells its pair."""
+    learner = RelationNetwork(identity(2), linear([1000, 100, 10, 1]))
+    predict = learner.adapt([[5.0, 6.0], [1.0, 2.0]], [1, 0])
+    found = predict(tf.constant([[3.0, 4.0], [7.0, 8.0]]))
+    np.testing.assert_array_equal(found, [[1234, 5634], [1278, 5678]])
+
+
+def test_feature_maps_are_paired_channel_by_channel():
+    """eq-relation for embeddings of shape (1, 2, 2): two places of two channels.
+
+    The class has (1, 2) and (3, 4), the query (5, 6) and (7, 8); side by side at each place that is
+    (1, 2, 5, 6) and (3, 4, 7, 8), which weights of 10^7 to 1 spell.
+    """
+    encoder = keras.Sequential([keras.Input((1, 2, 2)), keras.layers.Identity()])
+    relation = linear([10**i for i in range(7, -1, -1)], shape=(1, 2, 4))
+    predict = RelationNetwork(encoder, relation).adapt([[[[1.0, 2.0], [3.0, 4.0]]]], [0])
+    found = predict(tf.constant([[[[5.0, 6.0], [7.0, 8.0]]]]))
+    np.testing.assert_array_equal(found, [[12563478]])
+
+
+def test_a_distance_is_one_relation_of_many():
+    """eq-relation with r(c, z) = -relu(c - z) - relu(z - c) = -|c - z|, class means 1 and 10."""
+    relation = mlutils.mlp(2, (2,))
+    kernel = np.array([[1.0, -1.0], [-1.0, 1.0]])
+    relation.set_weights([kernel, np.zeros(2), np.array([[-1.0], [-1.0]]), np.zeros(1)])
+    predict = RelationNetwork(identity(), relation).adapt([[0.0], [2.0], [10.0]], [0, 0, 1])
+    np.testing.assert_array_equal(predict(tf.constant([[4.0], [7.0]])), [[-3, -6], [-6, -3]])
+
+
+# ---------------------------------------------------------------- plain loops
+
+
+class QueryFirst(RelationNetwork):
+    """Wrong: the query's embedding before the class's."""
+
+    def answer(self, summary, queries):
+        return tf.transpose(super().answer(queries, summary), (0, 2, 1))
+
+
+class SumOfClass(RelationNetwork):
+    """Wrong here, though the paper's: the sum of a class instead of its mean."""
+
+    def summarize(self, support, labels):
+        return tf.matmul(tf.one_hot(labels, 3, dtype=support.dtype), support, transpose_a=True)
+
+
+def loop_scores(learner, support_x, labels, query_x, ways=3):
+    """eq-relation for one task, one pair at a time."""
+    means = loop_prototypes(learner.encoder(support_x).numpy(), labels.numpy(), ways)
+    queries = learner.encoder(query_x).numpy()
+    pairs = [[np.concatenate([mean, z], axis=-1) for mean in means] for z in queries]
+    return np.array([[learner.relation(r[np.newaxis])[0, 0] for r in row] for row in pairs])
+
+
+@pytest.mark.parametrize(
+    "kind, right", [(RelationNetwork, True), (QueryFirst, False), (SumOfClass, False)]
+)
+def test_plain_loop(float64, kind, right):
+    """eq-relation: a batch of tasks with one to several shots per class."""
+    learner, (inputs, _) = kind(tanh_encoder(), tanh_relation()), random_episode().element
+    found = learner(inputs)
+    assert found.shape == (3, 5, 3)
+    expected = [loop_scores(learner, *task) for task in zip(*inputs, strict=True)]
+    error = np.abs(found - expected).max()
+    assert error < 1e-12 if right else error > 1e-2
+
+
+@pytest.mark.parametrize("kind, right", [(RelationNetwork, True), (QueryFirst, False)])
+def test_plain_loop_with_feature_maps(float64, kind, right):
+    """eq-relation with convolutions: embeddings (4, 4, 2), pairs (4, 4, 4)."""
+    encoder = keras.Sequential([keras.Input((6, 6, 1)), keras.layers.Conv2D(2, 3)])
+    layers = [keras.layers.Conv2D(3, 3, activation="tanh"), keras.layers.Flatten()]
+    relation = keras.Sequential([keras.Input((4, 4, 4)), *layers, keras.layers.Dense(1)])
+    learner, random = kind(encoder, relation), np.random.default_rng(0)
+    x, query_x = (tf.constant(random.normal(size=(2, n, 6, 6, 1))) for n in (7, 4))
+    inputs = x, tf.constant([[0, 1, 2, 0, 1, 2, 0], [2, 2, 1, 1, 1, 0, 0]]), query_x
+    expected = [loop_scores(learner, *task) for task in zip(*inputs, strict=True)]
+    error = np.abs(learner(inputs) - expected).max()
+    assert error < 1e-12 if right else error > 1e-2
+
+
+# ---------------------------------------------------------------- what the equation implies
+
+
+@pytest.mark.parametrize("distance", [False, True])
+def test_the_order_of_the_pair_matters(float64, distance):
+    """eq-relation: a class's mean and a query may not change places, unlike in a distance."""
+    encoder = tanh_encoder()
+    learner = PrototypicalNetwork(encoder) if distance else with_relation(encoder)
+    one, other = tf.constant([[[0.3, -1.0, 0.5]]]), tf.constant([[[1.0, 0.2, -0.4]]])
+    change = np.abs(learner.answer(one, other) - learner.answer(other, one)).item()
+    assert change == 0 if distance else change > 1e-2
+
+
+def test_the_order_of_the_support_set_does_not_matter(float64):
+    """eq-relation sees means.  Negative control: moving the inputs without their labels."""
+    learner, task = RelationNetwork(tanh_encoder(), tanh_relation()), one_task()
+    order = np.random.default_rng(1).permutation(8)
+    moved = task._replace(support_x=tf.gather(task.support_x, order))
+    both_moved = moved._replace(support_y=tf.gather(task.support_y, order))
+    before = predictions(learner, task)
+    np.testing.assert_allclose(predictions(learner, both_moved), before)
+    assert np.abs(predictions(learner, moved) - before).max() > 1e-2
+
+
+def test_renaming_the_classes_renames_the_logits(float64):
+    """eq-relation."""
+    learner, task = RelationNetwork(tanh_encoder(), tanh_relation()), one_task()
+    names = [2, 0, 1]  # class 0 is now called 2
+    before = predictions(learner, task)
+    after = predictions(learner, task._replace(support_y=tf.gather(names, task.support_y)))
+    np.testing.assert_allclose(after[:, names], before, atol=1e-12)
+    assert np.abs(after - before).max() > 1e-2
+
+
+def test_dropout_of_the_relation_network_is_inert():
+    """In fit, whose loss is that of ``meta_loss``, and when asked for."""
+    relation = keras.Sequential([keras.Input((4,)), keras.layers.Dropout(0.9), linear([1] * 4)])
+    kind = functools.partial(RelationNetwork, relation=relation)
+    learner = classifier(identity(2), keras.optimizers.SGD(0.0), kind)
+    element = random_episode().element
+    np.testing.assert_array_equal(learner(element[0], training=True), learner(element[0]))
+    loss = learner.fit(tf.data.Dataset.from_tensors(element), verbose=0).history["loss"][0]
+    assert loss == pytest.approx(float(learner.meta_loss(element)), rel=1e-5)
+
+
+def test_a_relation_network_that_normalises_sees_one_task_at_a_time(float64):
+    """A batch equals one task at a time, also with ``BatchNorm`` in the relation network."""
+    layers = [keras.layers.Dense(4), mlutils.BatchNorm(), keras.layers.Dense(1)]
+    relation = keras.Sequential([keras.Input((4,)), *layers])
+    learner, (inputs, _) = RelationNetwork(identity(2), relation), random_episode().element
+    expected = [learner.adapt(x, y)(query_x) for x, y, query_x in zip(*inputs, strict=True)]
+    np.testing.assert_allclose(learner(inputs), expected, atol=1e-12)
+
+
+# ---------------------------------------------------------------- finite differences
+
+
+class ConstantMeans(RelationNetwork):
+    """Wrong: no gradient through the class means."""
+
+    def summarize(self, support, labels):
+        return tf.stop_gradient(super().summarize(support, labels))
+
+
+def test_meta_gradient_equals_finite_differences(float64):
+    """Through eq-relation, of both networks' weights, beside wrong versions."""
+    encoder, relation, episode = tanh_encoder(), tanh_relation(), random_episode()
+    right, *wrong = (
+        classifier(encoder, kind=functools.partial(kind, relation=relation))
+        for kind in (RelationNetwork, ConstantMeans, QueryFirst, SumOfClass)
+    )
+    variables = right.trainable_variables
+    assert len(variables) == 8
+    reference, errors = finite_differences(lambda: right.meta_loss(episode), variables), []
+    for learner in (right, *wrong):
+        _, gradients = learner.meta_gradients(episode)
+        errors.append(relative_error(flatten(gradients), reference))
+    assert errors[0] < RELATIVE_TOLERANCE
+    assert min(errors[1:]) > 1e-2
+
+
+# ---------------------------------------------------------------- training
+
+
+def quarter_turns(tasks, seed=0):
+    """Support c of class 0 and -c of class 1 on a circle; each one's query is a quarter turn on."""
+    angle = np.random.default_rng(seed).uniform(0, 2 * np.pi, size=(tasks, 1))
+    angles = np.concatenate([angle, angle + np.pi], axis=1)
+    labels = np.tile([0, 1], (tasks, 1))
+
+    def points(angles):
+        return np.stack([np.cos(angles), np.sin(angles)], axis=2).astype("float32")
+
+    return (points(angles), labels, points(angles + np.pi / 2)), labels
+
+
+def test_fit_learns_a_relation_that_is_no_distance():
+    """Quarter turns T: a query belongs to c if it is Tc, and to -c if it is -Tc.
+
+    A distance d of embeddings would need d(c, Tc) < d(-c, Tc) for every c.  With Tc, -c and -Tc in
+    the place of c that is d(Tc, -c) < d(-Tc, -c), d(-c, -Tc) < d(c, -Tc), d(-Tc, c) < d(Tc, c): a
+    circle of four, one of which is false.  On average no encoder is right on more than 3/4.
+    """
+    new = [quarter_turns(600, seed=1)]
+    scores = []
+    for kind in (with_relation, PrototypicalNetwork):
+        learner = classifier(mlutils.mlp(2, (16,), 4), keras.optimizers.Adam(1e-2), kind)
+        learner.fit(*quarter_turns(3200), batch_size=32, epochs=3, verbose=0)
+        scores.append(mlutils.evaluate(learner, new))
+    assert scores[0].mean > 0.9
+    assert scores[1].mean < 0.75 + scores[1].ci95
+
+
+def test_fit_learns_which_inputs_matter():
+    """On new classes, with its 95 % interval."""
+    learner = classifier(mlutils.mlp(8, (16,), 2), keras.optimizers.Adam(1e-2), with_relation)
+    new = blobs(seed=1)
+    before = mlutils.evaluate(learner, new)
+    learner.fit(blobs(), steps_per_epoch=100, verbose=0)
+    difference = mlutils.Score(mlutils.evaluate(learner, new).values - before.values)
+    assert difference.mean > 0.1 + difference.ci95
+
+
+def test_other_ways_and_shots_than_in_training():
+    learner = classifier(mlutils.mlp(8, (4,), 2), kind=with_relation)
+    learner.fit(blobs(ways=2, shots=2, meta_batch=4), steps_per_epoch=2, verbose=0)
+    for ways, shots in ((5, 1), (3, 4)):
+        batches = blobs(ways, shots, meta_batch=4)
+        loss = learner.evaluate(batches, steps=1, verbose=0)
+        element = next(iter(batches))
+        assert learner(element[0]).shape == (4, 5 * ways, ways)
+        assert loss == pytest.approx(float(learner.meta_loss(element)), rel=1e-5)
+
+
+def test_saved_and_loaded_learner_goes_on_exactly(tmp_path):
+    batches = blobs()
+    learner = classifier(mlutils.mlp(8, (4,), 2), keras.optimizers.Adam(1e-2), with_relation)
+    learner.fit(batches, steps_per_epoch=3, verbose=0)
+    learner.save(tmp_path / "learner.keras")
+    loaded = keras.models.load_model(tmp_path / "learner.keras")
+    inputs, _ = next(iter(batches))
+    for one in (learner, loaded):
+        one.fit(batches, steps_per_epoch=3, verbose=0)
+    np.testing.assert_array_equal(learner(inputs), loaded(inputs))
+
+
+# ---------------------------------------------------------------- wrong input
+
+
+def pairs_of(size, *layers, outputs=1):
+    return keras.Sequential([keras.Input((size,)), *layers, keras.layers.Dense(outputs)])
+
+
+@pytest.mark.parametrize(
+    "relation, error, words",
+    [
+        (lambda: "mlp", TypeError, "relation must be a keras.Model, got str"),
+        (lambda: keras.layers.Dense(1), TypeError, "relation must be a keras.Model, got Dense"),
+        (lambda: keras.Sequential([keras.layers.Dense(1)]), ValueError, "relation .* no weights"),
+        (lambda: pairs_of(2), ValueError, r"\(None, 2\) to .* it must map \(None, 4\)"),
+        (lambda: pairs_of(6), ValueError, r"\(None, 6\) to .* it must map \(None, 4\)"),
+        (lambda: linear([1] * 8, shape=(2, 4)), ValueError, r"it must map \(None, 4\)"),
+        (lambda: pairs_of(4, outputs=2), ValueError, r"\(None, 2\); .* to \(None, 1\)"),
+        (
+            lambda: pairs_of(4, keras.layers.BatchNormalization()),
+            ValueError,
+            "The relation holds .* mlutils.BatchNorm",
+        ),
+    ],
+)
+def test_wrong_relation_network_raises(relation, error, words):
+    with pytest.raises(error, match=words):
+        RelationNetwork(identity(2), relation())
+
+
+def test_feature_maps_need_a_relation_network_for_feature_maps():
+    """Not for the flattened pairs, (None, 8)."""
+    encoder = keras.Sequential([keras.Input((1, 2, 2)), keras.layers.Identity()])
+    with pytest.raises(ValueError, match=r"it must map \(None, 1, 2, 4\)"):
+        RelationNetwork(encoder, pairs_of(8))
+
+
+def test_an_encoder_of_unknown_length_raises():
+    encoder = keras.Sequential([keras.Input((None, 1)), keras.layers.Conv1D(2, 3)])
+    with pytest.raises(ValueError, match="known length"):
+        RelationNetwork(encoder, pairs_of(4))
+
+
+@pytest.mark.parametrize("labels", [*MISSING, [0, 1, 1]])
+def test_a_task_of_a_batch_without_all_its_classes_raises(labels):
+    """Eagerly, and in a graph: ``evaluate`` of the package, and Keras's own."""
+    learner, element = classifier(identity(), kind=with_relation), batch_of(labels)
+    with pytest.raises(ValueError, match="every class"):
+        learner(element[0])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="every class"):
+        mlutils.evaluate(learner, [element], tasks=2)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="every class"):
+        learner.evaluate(*element, verbose=0)
+
+
+def test_no_prediction_without_a_support_set():
+    with pytest.raises(NotImplementedError, match="without a support set"):
+        with_relation(identity()).unadapted()
