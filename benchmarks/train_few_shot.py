@@ -20,6 +20,7 @@ from keras import layers
 from mlutils import (
     MAML,
     MANN,
+    ConditionalNeuralProcess,
     ContextTransformer,
     MatchingNetwork,
     PrototypicalNetwork,
@@ -90,10 +91,20 @@ def along(make, ways, shots, steps, meta_batch=32):
     return run
 
 
-def fit(learner, tasks, steps, rate, **options):
+def neural_process(train, encoder, steps=10000, meta_batch=32):
+    """On draws from a Gaussian process; it needs no characters."""
+    learner = ConditionalNeuralProcess(
+        mlutils.mlp(2, (128, 128, 128), 128), mlutils.mlp(129, (128, 128), 2), smallest=0.02
+    )
+    tasks = mlutils.data.GaussianProcess().episodes(queries=20, meta_batch=meta_batch)
+    fit(learner, tasks, steps, rate=2e-3, loss=mlutils.gaussian_nll)
+    return learner, {"steps": steps, "tasks": steps * meta_batch}
+
+
+def fit(learner, tasks, steps, rate, loss=LOSS, **options):
     decay = keras.optimizers.schedules.CosineDecay(rate, steps)
     learner.compile(
-        keras.optimizers.Adam(decay, clipnorm=1.0), LOSS, steps_per_execution=50, **options
+        keras.optimizers.Adam(decay, clipnorm=1.0), loss, steps_per_execution=50, **options
     )
     learner.fit(tasks, steps_per_epoch=steps // 10, epochs=10, verbose=2)
 
@@ -124,13 +135,14 @@ RECIPES = {
     "matching": with_encoder(lambda encoder: MatchingNetwork(encoder, scale=10.0)),
     "relation": with_encoder(relation_network),
     "transformer-5": along(ContextTransformer, 5, shots=6, steps=3000),
-    "mann-5": along(mann, 5, shots=6, steps=6000),
+    "mann-5": along(mann, 5, shots=6, steps=4000),
     "recurrent-5": along(recurrent, 5, shots=6, steps=8000),
-    "transformer-20": along(ContextTransformer, 20, shots=3, steps=2500),
-    "recurrent-20": along(recurrent, 20, shots=3, steps=4000),
-    "mann-20": along(mann, 20, shots=3, steps=2000),
+    "transformer-20": along(ContextTransformer, 20, shots=2, steps=2000, meta_batch=16),
+    "recurrent-20": along(recurrent, 20, shots=2, steps=4000, meta_batch=16),
+    "mann-20": along(mann, 20, shots=2, steps=2000, meta_batch=16),
     "maml-5": with_encoder(maml(5), steps=1500, ways=5, meta_batch=16),
     "maml-20": with_encoder(maml(20), steps=1500, ways=20, meta_batch=4),
+    "neural-process": neural_process,
 }
 
 

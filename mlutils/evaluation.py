@@ -181,6 +181,7 @@ def controls(
     encoder=None,
     scratch_steps=100,
     seed=0,
+    metric=None,
     **adapt_options,
 ):
     """The scores that tell what adaptation by ``learner`` is worth.
@@ -196,6 +197,7 @@ def controls(
             nearest-centroid control; classification only.
         scratch_steps: steps of Adam (0.01) when training from scratch.
         seed: of the shuffles.
+        metric: as for ``evaluate``.
         **adapt_options: passed to ``learner.adapt``, for example ``steps=5``.
 
     Returns:
@@ -220,7 +222,7 @@ def controls(
         pass
     else:
         results["no adaptation"] = score(
-            lambda inputs: map_tasks(unadapted, inputs[2]), episodes, tasks
+            lambda inputs: map_tasks(unadapted, inputs[2]), episodes, tasks, metric
         )
 
     shuffle = keras.random.SeedGenerator(seed)
@@ -231,14 +233,14 @@ def controls(
         shuffled_y = tf.gather(support_y, order, axis=1, batch_dims=1)
         return learner((support_x, shuffled_y, query_x), **adapt_options)
 
-    results["shuffled support labels"] = score(predict_shuffled, episodes, tasks)
+    results["shuffled support labels"] = score(predict_shuffled, episodes, tasks, metric)
 
     model = model if model is not None else getattr(learner, "model", None)
     if model is not None:
         scratch = FromScratch(model, learner.task_loss, scratch_steps)
-        results["trained from scratch"] = score(scratch, episodes, tasks)
+        results["trained from scratch"] = score(scratch, episodes, tasks, metric)
     if encoder is not None:
-        results["nearest centroid"] = score(PrototypicalNetwork(encoder), episodes, tasks)
+        results["nearest centroid"] = score(PrototypicalNetwork(encoder), episodes, tasks, metric)
     return results
 
 

@@ -16,7 +16,8 @@ def trained_learner(name):
     Args:
         name: ``"prototypical"``, ``"matching"``, ``"relation"``, or ``"recurrent"``, ``"mann"``,
             ``"transformer"``, ``"maml"`` followed by the number of ways, ``"-5"`` or ``"-20"``;
-            ``"encoder"`` is the pretrained encoder that all of them started from.
+            ``"encoder"`` is the pretrained encoder that all of them started from;
+            ``"neural-process"`` was trained on ``mlutils.data.GaussianProcess()``.
 
     Returns:
         The learner (for ``"encoder"`` the Keras model), and a dict that says how it was trained:
