@@ -14,8 +14,9 @@ def main():
         ("the package's tests", ["tests"]),
         ("the notebooks", ["--nbval", "--nbval-current-env", "--durations=5", "chapters"]),
     ):
-        print(f"Running {what} ...", flush=True)
-        if subprocess.run([sys.executable, "-m", "pytest", *arguments], cwd=ROOT).returncode:
+        print(f"Running {what}, two files at a time ...", flush=True)
+        command = [sys.executable, "-m", "pytest", "-n2", "--dist=loadfile", *arguments]
+        if subprocess.run(command, cwd=ROOT).returncode:
             sys.exit(
                 f"{what.capitalize()} failed: the names are above, under 'short test summary'. "
                 "One at a time: .venv/bin/python -m pytest NAME (with --nbval "

@@ -51,6 +51,7 @@ class ContextTransformer(SequenceLearner):
             for i in range(check_count("blocks", blocks))
         ]
         self.norm = keras.layers.LayerNormalization()
+        self.head = keras.layers.Dense(self.outputs)
         self.token.build((None, None, self.features + self.outputs))
         for block in self.blocks:
             block.build((None, None, self.units))

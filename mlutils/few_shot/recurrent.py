@@ -43,6 +43,7 @@ class RecurrentLearner(SequenceLearner):
         self.delayed = bool(delayed)
         cell = cell or keras.layers.LSTMCell(check_count("units", units))
         self.memory = keras.layers.RNN(cell, return_sequences=True, return_state=True)
+        self.head = keras.layers.Dense(self.outputs)
         self.memory.build((None, None, self.features + self.outputs))
         self.head.build((None, cell.output_size))
 

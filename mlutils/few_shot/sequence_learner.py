@@ -2,7 +2,6 @@
 
 import math
 
-import keras
 import tensorflow as tf
 
 from mlutils.checks import check_count
@@ -11,12 +10,12 @@ from mlutils.few_shot.encoder_learner import EncoderLearner, embedding_shape
 
 
 class SequenceLearner(EncoderLearner):
-    """A learner that reads the support set in the order given and ends in a dense layer.
+    """A learner that reads the support set in the order given.
 
-    A subclass defines ``summarize``, ``answer``, ``nothing`` and ``answers_along``, and builds
-    ``self.head``.  The learner can be called, and so trained by ``fit``, in two ways: on
-    ``(support_x, support_y, query_x)`` like any other, and on a sequence ``(x, y)``, where it
-    predicts every label just before it reads it (``along``).
+    A subclass defines ``summarize``, ``answer``, ``nothing`` and ``answers_along``.  The learner
+    can be called, and so trained by ``fit``, in two ways: on ``(support_x, support_y, query_x)``
+    like any other, and on a sequence ``(x, y)``, where it predicts every label just before it
+    reads it (``along``).
 
     Labels are ``(S,)`` integers 0..outputs-1, or ``(S, outputs)`` numbers.  Other numbers of shots
     than in training work, and fewer ways; the number of outputs is fixed.
@@ -36,7 +35,6 @@ class SequenceLearner(EncoderLearner):
         super().__init__(encoder, **kwargs)
         self.features = math.prod(embedding_shape(encoder))
         self.outputs = check_count("outputs", outputs)
-        self.head = keras.layers.Dense(self.outputs)
 
     def nothing(self):
         """The summary of one task before anything was read, as ``summarize`` gives it."""
