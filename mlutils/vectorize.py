@@ -6,11 +6,13 @@ such form for a convolution and runs a ``while_loop`` over the tasks, which is s
 Here such an operation becomes one operation per task instead, side by side, so that the
 cores can share them out; above ``UNROLLED`` tasks a loop over groups of tasks, so that the graph
 does not grow.
+A product of every task's matrices with one that all share becomes one flat product: where
+oneDNN is on, TensorFlow 2.21 gets the broadcast product wrong and damages memory if a task's
+matrices have a leading axis of length one (tensorflow/tensorflow issue 117700).
 Nothing else changes, and the results are the same.
 
-TensorFlow offers no public way to say this; the two assignments at the end of this module
-replace the converters of ``tensorflow.python.ops.parallel_for``.  Were they to lose their
-effect in another version, the learners would be slower and equally right.
+TensorFlow offers no public way to say this; the assignments at the end of this module replace
+converters of ``tensorflow.python.ops.parallel_for``.
 """
 
 import warnings
@@ -101,7 +103,24 @@ def filter_gradient(pfor_input):
     return builtin_filter_gradient(pfor_input)  # shared inputs: TensorFlow's own is fast
 
 
+def matrix_product(pfor_input):
+    """Convert a product of matrices, flat if the second is one that all tasks share."""
+    (x, x_stacked, _), (y, y_stacked, _) = pfor_input.inputs
+    ranks = x.shape.rank, y.shape.rank
+    shared = x_stacked and not y_stacked and None not in ranks and ranks[1] < ranks[0]
+    alone = shared and all(size == 1 for size in y.shape[:-2])
+    if not alone or pfor_input.get_attr("adj_x"):
+        return builtin_matrix_product(pfor_input)
+    y = tf.reshape(y, tf.shape(y)[-2:])
+    flat = tf.reshape(x, (-1, tf.shape(x)[-1]))
+    product = tf.matmul(flat, y, adjoint_b=pfor_input.get_attr("adj_y"))
+    shape = tf.concat([tf.shape(x)[:-1], tf.shape(product)[-1:]], axis=0)
+    return pfor.wrap(tf.reshape(product, shape), True)
+
+
 builtin_fallback = pfor._fallback_converter
 builtin_filter_gradient = pfor._pfor_converter_registry["Conv2DBackpropFilter"]
+builtin_matrix_product = pfor._pfor_converter_registry["BatchMatMulV2"]
 pfor._fallback_converter = one_by_one
 pfor._pfor_converter_registry["Conv2DBackpropFilter"] = filter_gradient
+pfor._pfor_converter_registry["BatchMatMulV2"] = matrix_product

@@ -134,6 +134,7 @@ def test_the_replaced_converters_are_in_effect(monkeypatch):
     """
     assert pfor._fallback_converter is vectorize.one_by_one
     assert pfor._pfor_converter_registry["Conv2DBackpropFilter"] is vectorize.filter_gradient
+    assert pfor._pfor_converter_registry["BatchMatMulV2"] is vectorize.matrix_product
     assert loops(meta_gradient_graph(network("same"), 3)) == 0
     monkeypatch.setattr(pfor, "_fallback_converter", vectorize.builtin_fallback)
     assert loops(meta_gradient_graph(network("same"), 3)) > 0
@@ -142,6 +143,51 @@ def test_the_replaced_converters_are_in_effect(monkeypatch):
         pfor._pfor_converter_registry, "Conv2DBackpropFilter", vectorize.builtin_filter_gradient
     )
     assert loops(meta_gradient_graph(network("same"), 3)) > 0
+
+
+SHAPES = [((3, 4), (4, 2)), ((1, 3, 4), (4, 2)), ((1, 3, 4), (1, 4, 2)), ((2, 3, 4), (4, 2))]
+SHAPES += [((2, 1, 3, 4), (1, 1, 4, 2)), ((2, 3, 4), (2, 4, 2)), ((3, 4), (1, 1, 4, 2))]
+
+
+@pytest.mark.parametrize("left, right", SHAPES)
+@pytest.mark.parametrize("adjoint", [False, True])
+def test_products_with_a_matrix_that_all_tasks_share(left, right, adjoint):
+    """Values and gradients, of both factors, in either order."""
+    if adjoint:
+        right = (*right[:-2], right[-1], right[-2])
+    x = tf.random.normal((5, *left))
+    shared = tf.random.normal(right)
+
+    def forward(x):
+        return tf.matmul(x, shared, adjoint_b=adjoint)
+
+    def backward(x):
+        product = tf.matmul(shared, x, adjoint_a=not adjoint, adjoint_b=True)
+        return tf.gradients(tf.reduce_sum(tf.sin(product)), x)[0]
+
+    for function in (forward, backward):
+        one_by_one = tf.stack([tf.function(function)(task) for task in x])
+        np.testing.assert_allclose(map_tasks(function, x), one_by_one, rtol=1e-5, atol=1e-5)
+
+
+def test_such_products_are_flat(monkeypatch):
+    """Where oneDNN is on, TensorFlow 2.21 damages memory with ``(tasks, 1, n, m)`` times
+    ``(m, k)``.  Negative control: with TensorFlow's own converter there is such a product."""
+    shared, x = tf.ones((4, 2)), tf.ones((5, 1, 3, 4))
+
+    def broadcast_products():
+        @tf.function
+        def mapped(x):
+            return map_tasks(lambda task: tf.matmul(task, shared), x)
+
+        nodes = mapped.get_concrete_function(x).graph.as_graph_def().node
+        return [n for n in nodes if n.op == "BatchMatMulV2" and "/pfor/" in n.name]
+
+    assert not broadcast_products()
+    monkeypatch.setitem(
+        pfor._pfor_converter_registry, "BatchMatMulV2", vectorize.builtin_matrix_product
+    )
+    assert broadcast_products()
 
 
 def test_tracing_conv4_takes_seconds():
