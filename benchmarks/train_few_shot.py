@@ -3,7 +3,7 @@
     python -m benchmarks.train_few_shot           all that are not there yet
     python -m benchmarks.train_few_shot mann-5    one, anew
 
-Takes about an hour of one core, and writes mlutils/few_shot/trained/.
+Takes about half an hour of one core, and writes mlutils/few_shot/trained/.
 """
 
 import json

@@ -17,7 +17,7 @@ class ContextTransformer(SequenceLearner):
     for the earlier ones.  ``adapt`` computes each block's tokens of the support set; a query is a
     token without a label, attends to these, and no other query sees it.  There is no code for
     positions: only causality lets the order matter.  Mishra, Rohaninejad, Chen & Abbeel (SNAIL,
-    ICLR 2018) meta-learned with causal attention first, beside convolutions.
+    ICLR 2018) meta-learned with causal attention, beside convolutions.
     A classifier's answers are logits: compile with
     ``SparseCategoricalCrossentropy(from_logits=True)``.
 

@@ -32,7 +32,7 @@ class PrototypicalNetwork(EncoderLearner):
         scale: what distances or cosines are multiplied by, positive.  None is 1 for distances, as
             in the paper, and 10 for cosines, which never exceed 1.  It changes no decision, and
             decides how well training goes: embeddings of length 8, as ``RMSNormalization`` makes
-            them of 64 features, are up to 256 apart, and want a scale below 0.1.
+            them of 64 features, are up to 256 apart, and want a scale of about 0.1.
 
     Raises:
         TypeError: if ``encoder`` is not a Keras model.

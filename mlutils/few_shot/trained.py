@@ -20,8 +20,9 @@ def trained_learner(name):
             ``"neural-process"`` was trained on ``mlutils.data.GaussianProcess()``.
 
     Returns:
-        The learner (for ``"encoder"`` the Keras model), and a dict that says how it was trained:
-        ``steps``, ``tasks`` seen, and ``seconds`` of one core.
+        The learner (for ``"encoder"`` the Keras model), not compiled, which MAML must be to adapt;
+        and a dict that says how it was trained: ``steps``, ``tasks`` seen, and ``seconds`` of one
+        core.
 
     Raises:
         ValueError: for an unknown name.

@@ -328,19 +328,6 @@ def test_other_shots_than_in_training():
         assert learner.evaluate(inputs, query_y, verbose=0) == pytest.approx(loss, rel=1e-5)
 
 
-def test_saved_and_loaded_learner_goes_on_exactly(tmp_path):
-    learner, batches = classifier(blocks=2), blobs()
-    learner.fit(batches, steps_per_epoch=3, verbose=0)
-    learner.save(tmp_path / "learner.keras")
-    loaded = keras.models.load_model(tmp_path / "learner.keras")
-    assert type(loaded) is ContextTransformer and loaded.get_config() == learner.get_config()
-    inputs, _ = next(iter(batches))
-    np.testing.assert_array_equal(learner(inputs), loaded(inputs))
-    for one in (learner, loaded):
-        one.fit(batches, steps_per_epoch=3, verbose=0)
-    np.testing.assert_array_equal(learner(inputs), loaded(inputs))
-
-
 # ---------------------------------------------------------------- wrong input
 
 

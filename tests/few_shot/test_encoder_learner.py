@@ -30,20 +30,25 @@ def relation(encoder):
     return RelationNetwork(encoder, keras.Sequential([pair, *layers]))
 
 
+def matching(encoder):
+    return MatchingNetwork(encoder, scale=10.0)
+
+
 def recurrent(encoder):
     return RecurrentLearner(encoder, outputs=3, units=4)
 
 
 def mann(encoder):
-    return MANN(encoder, outputs=3, units=4, slots=5, width=3)
+    return MANN(encoder, outputs=3, units=4, slots=5, width=3, decay=0.8)
 
 
 def transformer(encoder):
     return ContextTransformer(encoder, outputs=3, units=4, heads=2, blocks=2)
 
 
-FLATTENING = [PrototypicalNetwork, MatchingNetwork, recurrent, mann, transformer]
+FLATTENING = [PrototypicalNetwork, matching, recurrent, mann, transformer]
 every = pytest.mark.parametrize("make", [*FLATTENING, relation])
+comparing = pytest.mark.parametrize("make", [PrototypicalNetwork, matching, relation])
 
 
 @functools.cache
@@ -144,13 +149,38 @@ def test_logged_validation_and_hand_computed_loss_agree(make):
         assert float(learner.meta_loss(episode)) == pytest.approx(by_hand, rel=1e-5)
 
 
+def compiled(learner):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    learner.compile(optimizer=keras.optimizers.Adam(1e-2), loss=loss)
+    return learner
+
+
 @every
-def test_saved_and_loaded_learner_predicts_the_same(tmp_path, make):
-    learner, (inputs, _) = make(mlutils.mlp(2, (4,), 3)), clouds()
+def test_saved_and_loaded_learner_goes_on_exactly(tmp_path, make):
+    learner, element = compiled(make(mlutils.mlp(2, (4,), 3))), clouds()
+    batches = tf.data.Dataset.from_tensors(element).repeat(3)
+    learner.fit(batches, verbose=0)
     learner.save(tmp_path / "learner.keras")
     loaded = keras.models.load_model(tmp_path / "learner.keras")
     assert type(loaded) is type(learner)
-    np.testing.assert_array_equal(learner(inputs), loaded(inputs))
+    assert loaded.get_config().keys() == learner.get_config().keys()
+    for _ in range(2):
+        np.testing.assert_array_equal(learner(element[0]), loaded(element[0]))
+        for one in (learner, loaded):
+            one.fit(batches, verbose=0)
+
+
+@comparing
+def test_other_ways_and_shots_than_in_training(make):
+    """Where nothing has a fixed number of outputs."""
+    learner = compiled(make(mlutils.mlp(2, (4,), 3)))
+    learner.fit(*clouds(shots=2), verbose=0)
+    for ways, support in ((2, 8), (5, 9)):
+        inputs, query_y = random_episode(tasks=4, ways=ways, support=support).element
+        inputs = tuple(tf.cast(x, tf.float32) if x.dtype.is_floating else x for x in inputs)
+        assert learner(inputs).shape == (4, 5, ways)
+        loss = learner.evaluate(inputs, query_y, verbose=0)
+        assert loss == pytest.approx(float(learner.meta_loss((inputs, query_y))), rel=1e-5)
 
 
 @every
@@ -229,3 +259,39 @@ def test_tasks_without_support_raise(make, predict):
 def test_an_episode_instead_of_its_element_raises(make):
     with pytest.raises(ValueError, match="A learner takes"):
         make(identity(2))(tuple(random_episode()))
+
+
+@comparing
+@pytest.mark.parametrize("labels", [[0.0, 1.0], [True, False]])
+def test_labels_that_are_no_integers_raise(make, labels):
+    learner = make(identity())
+    with pytest.raises(ValueError, match="integer labels"):
+        learner.adapt(tf.zeros((2, 1)), tf.constant(labels))
+    with pytest.raises(ValueError, match="integer labels"):
+        learner((tf.zeros((1, 2, 1)), tf.constant([labels]), tf.zeros((1, 2, 1))))
+
+
+@comparing
+@pytest.mark.parametrize("labels", [[0, 2, 2], [1, 1, 2], [-1, 0, 1], [0, 1, 1]])
+def test_a_class_without_examples_raises(make, labels):
+    """In a batch, beside a task that has all three; eagerly, and in a graph: ``evaluate`` of the
+    package, and Keras's own.  Alone, 0, 1, 1 are two classes."""
+    learner = compiled(make(identity()))
+    support_x, query_x = tf.zeros((2, 3, 1)), tf.zeros((2, 1, 1))
+    inputs = support_x, tf.constant([[0, 1, 2], labels]), query_x
+    query_y = tf.constant([[0], [0]])
+    with pytest.raises(ValueError, match="every class"):
+        learner(inputs)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="every class"):
+        mlutils.evaluate(learner, [(inputs, query_y)], tasks=2)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="every class"):
+        learner.evaluate(inputs, query_y, verbose=0)
+    if labels != [0, 1, 1]:
+        with pytest.raises(ValueError, match="every class"):
+            learner.adapt(support_x[0], tf.constant(labels))
+
+
+@comparing
+def test_no_prediction_without_a_support_set(make):
+    with pytest.raises(NotImplementedError, match="without a support set"):
+        make(identity()).unadapted()

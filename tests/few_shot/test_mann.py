@@ -429,19 +429,6 @@ def test_fit_learns_to_read_the_labels():
         assert control.mean < 0.6
 
 
-def test_saved_and_loaded_learner_goes_on_exactly(tmp_path):
-    batches, learner = blobs(), classifier()
-    learner.fit(batches, steps_per_epoch=3, verbose=0)
-    learner.save(tmp_path / "learner.keras")
-    loaded = keras.models.load_model(tmp_path / "learner.keras")
-    assert type(loaded) is MANN and loaded.get_config() == learner.get_config()
-    inputs, _ = next(iter(batches))
-    np.testing.assert_array_equal(learner(inputs), loaded(inputs))
-    for one in (learner, loaded):
-        one.fit(batches, steps_per_epoch=3, verbose=0)
-    np.testing.assert_array_equal(learner(inputs), loaded(inputs))
-
-
 # ---------------------------------------------------------------- wrong input
 
 

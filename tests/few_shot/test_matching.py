@@ -12,7 +12,7 @@ import mlutils
 from mlutils import MatchingNetwork
 from mlutils.few_shot.prototypical import class_members
 from tests.few_shot.tasks import identity, one_task, random_episode
-from tests.few_shot.test_prototypical import MISSING, batch_of, blobs, classifier, tanh_encoder
+from tests.few_shot.test_prototypical import blobs, classifier, tanh_encoder
 from tests.numeric import RELATIVE_TOLERANCE, finite_differences, flatten, relative_error
 
 
@@ -244,30 +244,6 @@ def test_fit_learns_which_inputs_matter():
         assert difference.mean > 0.1 + difference.ci95
 
 
-def test_other_ways_and_shots_than_in_training():
-    learner = classifier(mlutils.mlp(8, (4,), 2), kind=sharp)
-    learner.fit(blobs(ways=2, shots=2, meta_batch=4), steps_per_epoch=2, verbose=0)
-    for ways, shots in ((5, 1), (3, 4)):
-        batches = blobs(ways, shots, meta_batch=4)
-        loss = learner.evaluate(batches, steps=1, verbose=0)
-        element = next(iter(batches))
-        assert learner(element[0]).shape == (4, 5 * ways, ways)
-        assert loss == pytest.approx(float(learner.meta_loss(element)), rel=1e-5)
-
-
-def test_saved_and_loaded_learner_goes_on_exactly(tmp_path):
-    batches = blobs()
-    learner = classifier(mlutils.mlp(8, (4,), 2), keras.optimizers.Adam(1e-2), sharp)
-    learner.fit(batches, steps_per_epoch=3, verbose=0)
-    learner.save(tmp_path / "learner.keras")
-    loaded = keras.models.load_model(tmp_path / "learner.keras")
-    assert loaded.scale == 10.0
-    inputs, _ = next(iter(batches))
-    for one in (learner, loaded):
-        one.fit(batches, steps_per_epoch=3, verbose=0)
-    np.testing.assert_array_equal(learner(inputs), loaded(inputs))
-
-
 # ---------------------------------------------------------------- wrong input
 
 
@@ -275,35 +251,3 @@ def test_saved_and_loaded_learner_goes_on_exactly(tmp_path):
 def test_wrong_scale_raises(scale):
     with pytest.raises(ValueError, match="scale must be a finite positive number"):
         MatchingNetwork(identity(), scale=scale)
-
-
-@pytest.mark.parametrize("labels", [[0.0, 1.0], [True, False]])
-def test_labels_that_are_no_integers_raise(labels):
-    learner = MatchingNetwork(identity())
-    with pytest.raises(ValueError, match="integer labels"):
-        learner.adapt(tf.zeros((2, 1)), tf.constant(labels))
-    with pytest.raises(ValueError, match="integer labels"):
-        learner((tf.zeros((1, 2, 1)), tf.constant([labels]), tf.zeros((1, 2, 1))))
-
-
-@pytest.mark.parametrize("labels", MISSING)
-def test_a_class_without_examples_raises(labels):
-    with pytest.raises(ValueError, match="every class"):
-        MatchingNetwork(identity()).adapt(tf.zeros((3, 1)), tf.constant(labels))
-
-
-@pytest.mark.parametrize("labels", [*MISSING, [0, 1, 1]])
-def test_a_task_of_a_batch_without_all_its_classes_raises(labels):
-    """Eagerly, and in a graph: ``evaluate`` of the package, and Keras's own."""
-    learner, element = classifier(identity(), kind=MatchingNetwork), batch_of(labels)
-    with pytest.raises(ValueError, match="every class"):
-        learner(element[0])
-    with pytest.raises(tf.errors.InvalidArgumentError, match="every class"):
-        mlutils.evaluate(learner, [element], tasks=2)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="every class"):
-        learner.evaluate(*element, verbose=0)
-
-
-def test_no_prediction_without_a_support_set():
-    with pytest.raises(NotImplementedError, match="without a support set"):
-        MatchingNetwork(identity()).unadapted()

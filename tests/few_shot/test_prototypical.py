@@ -282,17 +282,6 @@ def test_fit_learns_which_inputs_matter():
         assert difference.mean > 0.1 + difference.ci95
 
 
-def test_other_ways_than_in_training():
-    learner = classifier(mlutils.mlp(8, (4,), 2))
-    learner.fit(blobs(ways=2, shots=2, meta_batch=4), steps_per_epoch=2, verbose=0)
-    for ways, shots in ((5, 1), (3, 4)):
-        batches = blobs(ways, shots, meta_batch=4)
-        loss = learner.evaluate(batches, steps=1, verbose=0)
-        element = next(iter(batches))
-        assert learner(element[0]).shape == (4, 5 * ways, ways)
-        assert loss == pytest.approx(float(learner.meta_loss(element)), rel=1e-5)
-
-
 def test_a_convolutional_encoder_with_norm():
     """fit lowers the loss of conv4 on images of a bright row or column."""
     random = np.random.default_rng(0)
@@ -307,18 +296,6 @@ def test_a_convolutional_encoder_with_norm():
     learner = classifier(encoder, keras.optimizers.Adam(1e-2))
     losses = learner.fit(batches, epochs=3, steps_per_epoch=15, verbose=0).history["loss"]
     assert losses[2] < 0.5 * losses[0]
-
-
-def test_saved_and_loaded_learner_goes_on_exactly(tmp_path):
-    batches = blobs()
-    learner = classifier(mlutils.mlp(8, (4,), 2), keras.optimizers.Adam(1e-2))
-    learner.fit(batches, steps_per_epoch=3, verbose=0)
-    learner.save(tmp_path / "learner.keras")
-    loaded = keras.models.load_model(tmp_path / "learner.keras")
-    inputs, _ = next(iter(batches))
-    for one in (learner, loaded):
-        one.fit(batches, steps_per_epoch=3, verbose=0)
-    np.testing.assert_array_equal(learner(inputs), loaded(inputs))
 
 
 def test_saved_and_loaded_cosines_and_their_scale(tmp_path):
@@ -350,49 +327,3 @@ def test_saved_and_loaded_cosines_and_their_scale(tmp_path):
 def test_wrong_options_raise(options, words):
     with pytest.raises(ValueError, match=words):
         PrototypicalNetwork(identity(), **options)
-
-
-@pytest.mark.parametrize("labels", [[0.0, 1.0], [True, False]])
-def test_labels_that_are_no_integers_raise(labels):
-    learner = PrototypicalNetwork(identity())
-    with pytest.raises(ValueError, match="integer labels"):
-        learner.adapt(tf.zeros((2, 1)), tf.constant(labels))
-    with pytest.raises(ValueError, match="integer labels"):
-        learner((tf.zeros((1, 2, 1)), tf.constant([labels]), tf.zeros((1, 2, 1))))
-
-
-MISSING = [[0, 2, 2], [1, 1, 2], [-1, 0, 1]]
-
-
-@pytest.mark.parametrize("labels", MISSING)
-def test_a_class_without_examples_raises(labels):
-    with pytest.raises(ValueError, match="every class"):
-        PrototypicalNetwork(identity()).adapt(tf.zeros((3, 1)), tf.constant(labels))
-
-
-def batch_of(labels):
-    """Two tasks on a line: one with the classes 0, 1 and 2, and one with these labels."""
-    support_x, query_x = tf.zeros((2, 3, 1)), tf.zeros((2, 1, 1))
-    return (support_x, tf.constant([[0, 1, 2], labels]), query_x), tf.constant([[0], [0]])
-
-
-@pytest.mark.parametrize("labels", [*MISSING, [0, 1, 1]])
-def test_a_task_of_a_batch_without_all_its_classes_raises(labels):
-    inputs, _ = batch_of(labels)
-    with pytest.raises(ValueError, match="every class"):
-        PrototypicalNetwork(identity())(inputs)
-
-
-@pytest.mark.parametrize("labels", [[0, 1, 1], [-1, 0, 1]])
-def test_labels_are_checked_in_graphs_too(labels):
-    """``evaluate`` of the package, and Keras's own."""
-    learner, element = classifier(identity()), batch_of(labels)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="every class"):
-        mlutils.evaluate(learner, [element], tasks=2)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="every class"):
-        learner.evaluate(*element, verbose=0)
-
-
-def test_no_prediction_without_a_support_set():
-    with pytest.raises(NotImplementedError, match="without a support set"):
-        PrototypicalNetwork(identity()).unadapted()
