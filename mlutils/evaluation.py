@@ -25,7 +25,7 @@ class Score:
         median: their median; unlike the mean, it does not move when a few tasks diverge.
         ci95: half the width of the 95 % confidence interval of the mean, 1.96 standard
             errors; NaN for a single task, or if a value is infinite.
-        percent: whether ``str`` shows percent (accuracies) or the bare number (losses).
+        percent: whether ``str`` shows percent (accuracies and errors) or the bare number (losses).
 
     Raises:
         ValueError: if ``values`` is not one-dimensional or empty.
@@ -74,6 +74,11 @@ def accuracy(query_y, predictions):
     return tf.reduce_mean(tf.cast(right, tf.float32), axis=1)
 
 
+def error(query_y, predictions):
+    """The share of queries wrong per task: one less ``accuracy``."""
+    return 1 - accuracy(query_y, predictions)
+
+
 def mean_squared_error(query_y, predictions):
     """The mean squared error per task: two times ``(tasks, Q, ...)`` -> ``(tasks,)``."""
     squares = tf.square(predictions - tf.cast(query_y, predictions.dtype))
@@ -91,6 +96,7 @@ def log_likelihood(query_y, predictions):
 
 METRICS = {
     "accuracy": accuracy,
+    "error": error,
     "mse": mean_squared_error,
     "log likelihood": log_likelihood,
 }
@@ -105,8 +111,9 @@ def evaluate(learner, episodes, tasks=600, metric=None, **adapt_options):
             as ``mlutils.data.sinusoids(seed=1)``, or of batched ``Episode``; of another
             seed than those in training.
         tasks: how many tasks to score on, the first ones of ``episodes``.
-        metric: ``"accuracy"``, ``"mse"``, or ``"log likelihood"`` of predicted means and
-            deviations; by default the first for integer labels, else the second.
+        metric: ``"accuracy"``, ``"error"`` (the share wrong), ``"mse"``, or
+            ``"log likelihood"`` of predicted means and deviations; by default accuracy for
+            integer labels, else the mean squared error.
         **adapt_options: passed to ``learner.adapt``, for example ``steps=5``.
 
     Returns:
@@ -143,7 +150,7 @@ def score(predict, episodes, tasks=600, metric=None):
         predictions = predict(inputs)
         name = metric or ("accuracy" if query_y.dtype.is_integer else "mse")
         check_predictions(name, query_y.shape, predictions.shape)
-        return name == "accuracy", METRICS[name](query_y, predictions)
+        return name in ("accuracy", "error"), METRICS[name](query_y, predictions)
 
     values, percent = [], False
     for element in episodes:
@@ -165,7 +172,7 @@ def check_predictions(name, targets, predictions):
     expected = targets if name == "mse" else predictions[:-1]
     given = predictions if name == "mse" else targets
     if len(given) != len(expected) or not given.is_compatible_with(expected):
-        allowed = "(tasks, Q, N)" if name == "accuracy" else f"that of the targets, {targets}"
+        allowed = "(tasks, Q, N)" if name != "mse" else f"that of the targets, {targets}"
         raise ValueError(
             f"The predictions have shape {predictions} and the targets {targets}; for metric "
             f"{name!r} the predictions' shape must be {allowed}."

@@ -4,8 +4,10 @@ from mlutils.data.characters import Characters
 from mlutils.data.digits import digits
 from mlutils.data.gaussian_process import GaussianProcess
 from mlutils.data.glyphs import glyphs
+from mlutils.data.lake import lake_runs, read_lake_runs
 from mlutils.data.linear import LinearGaussian
 from mlutils.data.network_training import NetworkTraining
+from mlutils.data.omniglot import omniglot
 from mlutils.data.quadratics import Quadratics
 from mlutils.data.sampling import episodes
 from mlutils.data.sinusoids import sinusoids
@@ -19,5 +21,8 @@ __all__ = [
     "digits",
     "episodes",
     "glyphs",
+    "lake_runs",
+    "omniglot",
+    "read_lake_runs",
     "sinusoids",
 ]

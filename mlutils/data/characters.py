@@ -62,6 +62,42 @@ class Characters:
         unknown = sorted(scripts - set(self.scripts))
         if unknown:
             raise ValueError(f"No such scripts: {unknown}; there are {sorted(set(self.scripts))}.")
-        kept = [i for i, script in enumerate(self.scripts) if script in scripts]
-        names, kinds = (tuple(v[i] for i in kept) for v in (self.names, self.scripts))
-        return Characters(self.images[kept], names, kinds, self.source)
+        return self.subset([i for i, script in enumerate(self.scripts) if script in scripts])
+
+    def of_drawers(self, drawers):
+        """Only the drawings with some numbers: the n-th drawings of a script have one drawer.
+
+        Args:
+            drawers: a sequence of different positions 0, 1, ... in the axis of drawings.
+
+        Raises:
+            ValueError: if it is anything else, or empty.
+        """
+        drawers = list(drawers)
+        there = range(self.images.shape[1])
+        if not drawers or len(set(drawers)) < len(drawers) or not set(drawers) <= set(there):
+            raise ValueError(
+                f"drawers must be different numbers from 0 to {len(there) - 1}, at least one; "
+                f"got {drawers}."
+            )
+        return Characters(self.images[:, drawers], self.names, self.scripts, self.source)
+
+    def turned(self):
+        """Four times as many classes: these, then turned left by 90, 180 and 270 degrees.
+
+        The turned ones are characters of other scripts, as their names say: ``"Greek turned 90"``.
+        (Santoro et al., ICML 2016, made new classes so, and most papers since.)
+        """
+        images = [np.rot90(self.images, quarters, axes=(2, 3)) for quarters in range(4)]
+        marks = ["", " turned 90", " turned 180", " turned 270"]
+        names, scripts = (
+            tuple(f"{name}{mark}" for mark in marks for name in some)
+            for some in (self.names, self.scripts)
+        )
+        return Characters(np.concatenate(images), names, scripts, self.source)
+
+    def subset(self, kept):
+        """The characters at some positions."""
+        kept = list(kept)
+        names, scripts = (tuple(v[i] for i in kept) for v in (self.names, self.scripts))
+        return Characters(self.images[kept], names, scripts, self.source)

@@ -1,0 +1,167 @@
+"""Lake's one-shot test: one person draws each character once, another draws them to be named."""
+
+import io
+import re
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image, UnidentifiedImageError
+
+from mlutils.checks import check_count, check_seed
+from mlutils.data.archives import read_archive
+from mlutils.data.omniglot import ink_of, resized
+from mlutils.data.pipeline import endless
+from mlutils.episodes import Episode
+
+LARGEST = 1024  # pixels a side: nothing that claims more is decoded
+
+
+def lake_runs(characters, ways=20, within=True, queries=1, meta_batch=1, seed=0):
+    """Endless one-shot tasks as in Lake's test (Lake, Salakhutdinov & Tenenbaum, Science 2015).
+
+    A run takes ``ways`` characters of one script; the support set is one person's drawings of
+    them, the query set another's.  The scripts take turns; each run draws new characters and new
+    people.
+
+    Args:
+        characters: ``Characters``.
+        ways: N, the characters of a run; 20 in the test.  Scripts with fewer take no part.
+        within: False takes the characters from all scripts: as in the usual few-shot episodes,
+            what must be told apart then mostly looks different.
+        queries: people who draw queries; each draws every character once.
+        meta_batch: runs per batch.
+        seed: 0 to 2**32 - 1; the same seed gives the same runs.
+
+    Returns:
+        A ``tf.data.Dataset`` of ``((support_x, support_y, query_x), query_y)`` as
+        ``mlutils.data.episodes`` gives: ``ways`` support examples a task and ``ways * queries``
+        queries, one person's after the other's.
+
+    Raises:
+        ValueError: if a number is out of range; if no script has ``ways`` characters, or the
+            characters are not drawn by ``1 + queries`` people.
+    """
+    ways, queries = check_count("ways", ways), check_count("queries", queries)
+    meta_batch, seed = check_count("meta_batch", meta_batch), check_seed(seed)
+    drawings = characters.images.shape[1]
+    if drawings < 1 + queries:
+        raise ValueError(
+            f"Each character is drawn by {drawings} people; a run needs one for the support set "
+            f"and queries={queries} for the query set."
+        )
+    scripts, script_of = np.unique(characters.scripts, return_inverse=True)
+    sizes = np.bincount(script_of)
+    large = np.flatnonzero(sizes >= ways) if within else np.arange(1)
+    if not len(large) or len(characters) < ways:
+        raise ValueError(
+            f"ways is {ways}, and the largest script, {scripts[sizes.argmax()]}, has "
+            f"{sizes.max()} characters, all together {len(characters)}: take fewer ways."
+        )
+    images, large = tf.constant(characters.images), tf.constant(large)
+    script_of = tf.constant(script_of if within else np.zeros_like(script_of))
+
+    def sample(draws):
+        def distinct(number, of, among=True):
+            """Different numbers below ``of``, ``(meta_batch, number)``, from those ``among``."""
+            ranks = tf.where(among, draws.uniform((meta_batch, of)), -1.0)
+            return tf.math.top_k(ranks, number).indices
+
+        turn = draws.index * meta_batch + tf.range(meta_batch, dtype=tf.int64)
+        script = tf.gather(large, turn % len(large))
+        chosen = distinct(ways, len(characters), among=script[:, tf.newaxis] == script_of)
+        person = distinct(1 + queries, drawings)
+
+        def drawn_by(people, order):
+            """Inputs and labels ``(meta_batch, ways)`` of one person each, in some order."""
+            where = tf.stack(
+                [
+                    tf.gather(chosen, order, batch_dims=1),
+                    tf.broadcast_to(people[:, tf.newaxis], (meta_batch, ways)),
+                ],
+                axis=2,
+            )
+            return tf.cast(tf.gather_nd(images, where), tf.float32) / 255, order
+
+        support = drawn_by(person[:, 0], distinct(ways, ways))
+        query = [drawn_by(person[:, 1 + q], distinct(ways, ways)) for q in range(queries)]
+        query_x, query_y = (tf.concat(parts, axis=1) for parts in zip(*query, strict=True))
+        return Episode(*support, query_x, query_y).element
+
+    return endless(sample, seed)
+
+
+def read_lake_runs(path, size=28):
+    """The runs of an archive in the layout of the official ``all_runs.zip``.
+
+    It holds, for each run, ``runNN/training/classCC.png``, ``runNN/test/itemII.png`` and
+    ``runNN/class_labels.txt`` with lines ``runNN/test/itemII.png runNN/training/classCC.png``.
+
+    Args:
+        path: the archive.
+        size: pixels a side, to which the drawings are averaged as by ``omniglot``.
+
+    Returns:
+        An ``Episode`` of all runs in order of their names: ``support_x`` float32
+        ``(runs, ways, size, size, 1)``, ink 1, paper 0, ``support_y`` ``(runs, ways)``, ``query_x``
+        and ``query_y`` alike.  ``mlutils.evaluate(learner, [runs], tasks=20)`` scores on the
+        first 20.
+
+    Raises:
+        OSError: if the archive cannot be read.
+        ValueError: if it is damaged, or not of this layout.
+    """
+    size = check_count("size", size)
+    files = read_archive(path)
+    try:
+        runs = [one_run(files, name, size) for name in files if name.endswith("class_labels.txt")]
+        if not runs:
+            raise ValueError("there is no runNN/class_labels.txt")
+        shapes = {run.query_x.shape for run in runs}
+        if len(shapes) > 1:
+            raise ValueError("the runs have different numbers of characters")
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not of the layout of all_runs.zip: {error}. It must hold "
+            "runNN/class_labels.txt with lines 'runNN/test/itemII.png "
+            "runNN/training/classCC.png', and those drawings."
+        ) from error
+    return Episode(*(tf.stack(values) for values in zip(*runs, strict=True)))
+
+
+def one_run(files, name, size):
+    """The run, an ``Episode``, whose list of pairs is the file ``name``."""
+    match = re.fullmatch(r"(.*/)?run\d+/class_labels\.txt", name)
+    if not match:
+        raise ValueError(f"the name {name!r}")
+    top = match[1] or ""
+    lines = files[name].decode(errors="replace").split("\n")
+    pairs = sorted(line.split() for line in lines if line.strip())
+    if not pairs or any(len(pair) != 2 for pair in pairs):
+        raise ValueError(f"{name} must hold two names a line")
+    items, answers = zip(*pairs, strict=True)
+    classes = sorted(answers)
+    if len(set(classes)) < len(classes) or len(set(items)) < len(items):
+        raise ValueError(f"{name} names a drawing twice")
+    missing = [drawing for drawing in (*items, *classes) if top + drawing not in files]
+    if missing:
+        raise ValueError(f"{name} names {missing[0]!r}, which is not there")
+
+    def read(drawings):
+        ink = [decoded(drawing, files[top + drawing]) for drawing in drawings]
+        if len({picture.shape for picture in ink}) > 1:
+            raise ValueError(f"{name}: its drawings have different sizes")
+        return tf.cast(resized(np.stack(ink), size)[..., np.newaxis], tf.float32) / 255
+
+    labels = tf.constant([classes.index(answer) for answer in answers])
+    return Episode(read(classes), tf.range(len(classes)), read(items), labels)
+
+
+def decoded(name, png):
+    """The ink of a drawing that nobody has checked."""
+    try:
+        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
+            if max(image.size) > LARGEST:
+                raise ValueError(f"{name} has {image.size} pixels; allowed are {LARGEST} a side")
+            return ink_of(image)
+    except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{name} is no PNG picture that can be read ({error})") from error
