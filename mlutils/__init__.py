@@ -26,6 +26,12 @@ from mlutils.few_shot import (
 from mlutils.learner import MetaLearner
 from mlutils.maml import ANIL, MAML, MetaSGD, Reptile, iMAML
 from mlutils.networks import BatchNorm, conv4, mlp
+from mlutils.one_shot import (
+    ContrastiveLoss,
+    ModifiedHausdorff,
+    PairCrossEntropy,
+    SiameseNetwork,
+)
 from mlutils.optimizer_based import (
     LearnedOptimizer,
     LSTMRule,
@@ -47,6 +53,7 @@ __all__ = [
     "BatchNorm",
     "ConditionalNeuralProcess",
     "ContextTransformer",
+    "ContrastiveLoss",
     "EncoderLearner",
     "Episode",
     "LSTMRule",
@@ -54,6 +61,8 @@ __all__ = [
     "MatchingNetwork",
     "MetaLearner",
     "MetaSGD",
+    "ModifiedHausdorff",
+    "PairCrossEntropy",
     "PrototypicalNetwork",
     "RecurrentLearner",
     "RelationNetwork",
@@ -61,6 +70,7 @@ __all__ = [
     "RuleTrainer",
     "Score",
     "SequenceLearner",
+    "SiameseNetwork",
     "StepSize",
     "UpdateRule",
     "controls",

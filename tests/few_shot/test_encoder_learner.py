@@ -16,6 +16,7 @@ from mlutils import (
     PrototypicalNetwork,
     RecurrentLearner,
     RelationNetwork,
+    SiameseNetwork,
 )
 from mlutils.episodes import shape_of
 from mlutils.few_shot.encoder_learner import EncoderLearner
@@ -34,6 +35,10 @@ def matching(encoder):
     return MatchingNetwork(encoder, scale=10.0)
 
 
+def weighted(encoder):
+    return SiameseNetwork(encoder, "weighted")
+
+
 def recurrent(encoder):
     return RecurrentLearner(encoder, outputs=3, units=4)
 
@@ -46,9 +51,10 @@ def transformer(encoder):
     return ContextTransformer(encoder, outputs=3, units=4, heads=2, blocks=2)
 
 
-FLATTENING = [PrototypicalNetwork, matching, recurrent, mann, transformer]
+COMPARING = [PrototypicalNetwork, matching, SiameseNetwork, weighted]
+FLATTENING = [*COMPARING, recurrent, mann, transformer]
 every = pytest.mark.parametrize("make", [*FLATTENING, relation])
-comparing = pytest.mark.parametrize("make", [PrototypicalNetwork, matching, relation])
+comparing = pytest.mark.parametrize("make", [*COMPARING, relation])
 
 
 @functools.cache

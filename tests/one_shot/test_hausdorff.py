@@ -1,0 +1,132 @@
+"""The modified Hausdorff distance: by hand, by plain loops, and beside wrong versions."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import mlutils
+from mlutils import ModifiedHausdorff
+from mlutils.one_shot.hausdorff import modified_hausdorff
+
+
+def drawing(points, size=9):
+    picture = np.zeros((size, size, 1), np.float32)
+    for row, column in points:
+        picture[row, column] = 1
+    return picture
+
+
+def distance(one, other, **options):
+    """Between two drawings, through ``adapt``."""
+    predict = ModifiedHausdorff(**options).adapt(np.stack([one]), np.array([0]))
+    return -float(predict(np.stack([other]))[0, 0])
+
+
+# ---------------------------------------------------------------- values derived by hand
+
+
+def test_pocket_numbers():
+    """eq-modified-hausdorff: a bar of three pixels about its mean, and a cross of five.
+
+    Every pixel of the bar is one of the cross: mean 0.  Of the cross's five, two are 1 away from
+    the bar: mean 2/5.  The larger counts.
+    """
+    bar = drawing([(2, 1), (2, 2), (2, 3)])
+    cross = drawing([(5, 4), (5, 5), (5, 6), (4, 5), (6, 5)])
+    assert distance(bar, cross) == pytest.approx(0.4)
+    assert distance(cross, bar) == pytest.approx(0.4)
+
+
+def test_drawings_are_moved_to_their_mean():
+    """eq-modified-hausdorff: two pixels 2 apart, and two 4 apart: each is 1 from the nearest."""
+    assert distance(drawing([(0, 0), (0, 2)]), drawing([(8, 4), (8, 8)])) == pytest.approx(1)
+    assert distance(drawing([(0, 0), (3, 1)]), drawing([(5, 7), (8, 8)])) == pytest.approx(0)
+
+
+def test_the_mean_not_the_farthest_counts():
+    """eq-modified-hausdorff, where Hausdorff's own distance, the largest, would be 2.
+
+    Both about their mean: -2, 0, 2, and 0 alone.  Means (2 + 0 + 2) / 3 and 0.
+    """
+    assert distance(drawing([(4, 2), (4, 4), (4, 6)]), drawing([(1, 1)])) == pytest.approx(4 / 3)
+
+
+# ---------------------------------------------------------------- plain loops
+
+
+def loop_distance(one, other, combine=max):
+    """eq-modified-hausdorff in plain NumPy."""
+    a, b = (np.argwhere(picture[..., 0] > 0.5).astype(float) for picture in (one, other))
+    a, b = a - a.mean(0), b - b.mean(0)
+    distances = [[np.hypot(*(p - q)) for q in b] for p in a]
+    ways = np.mean(np.min(distances, axis=1)), np.mean(np.min(distances, axis=0))
+    return combine(ways)
+
+
+def random_task(seed=0, support=7, queries=4):
+    random = np.random.default_rng(seed)
+    x = random.random((support + queries, 6, 7, 1)) * random.random((support + queries, 1, 1, 1))
+    x[:, 2, 3] = 1  # never blank
+    return x[:support].astype("float32"), np.array([2, 0, 1, 1, 2, 0, 1]), x[support:].astype("f")
+
+
+@pytest.mark.parametrize("combine, right", [(max, True), (min, False), (np.mean, False)])
+def test_plain_loop(combine, right):
+    """eq-modified-hausdorff: drawings with different numbers of pixels, the nearest of a class."""
+    support_x, support_y, query_x = random_task()
+    found = ModifiedHausdorff().adapt(support_x, support_y)(query_x)
+    expected = [
+        [-min(loop_distance(q, s, combine) for s in support_x[support_y == n]) for n in range(3)]
+        for q in query_x
+    ]
+    assert (np.abs(found - np.array(expected)).max() < 1e-4) == right
+
+
+def test_a_batch_equals_one_task_at_a_time():
+    tasks = [random_task(seed) for seed in range(3)]
+    together = ModifiedHausdorff()(tuple(np.stack(values) for values in zip(*tasks, strict=True)))
+    for one, (support_x, support_y, query_x) in zip(together, tasks, strict=True):
+        alone = ModifiedHausdorff().adapt(support_x, support_y)(query_x)
+        np.testing.assert_allclose(one, alone, atol=1e-5)
+
+
+def test_points_that_do_not_count():
+    """Only those marked as ink: an unmarked point in the place of the other set changes nothing."""
+    places = tf.constant([[0.0, 0.0], [3.0, 4.0]])
+    others = tf.constant([[[3.0, 4.0], [0.0, 0.0]]])
+    only_first = tf.constant([True, False]), tf.constant([[True, False]])
+    found = modified_hausdorff((places, only_first[0]), (others, only_first[1]))
+    np.testing.assert_allclose(found, [5.0])
+
+
+# ---------------------------------------------------------------- a learner like any other
+
+
+def test_evaluated_like_any_learner():
+    """On glyphs far better than chance, 5 %; and grey is ink above the threshold only."""
+    runs = mlutils.data.lake_runs(mlutils.data.glyphs("validation"), meta_batch=2)
+    score = mlutils.evaluate(ModifiedHausdorff(), runs, tasks=10)
+    assert score.mean > 0.2
+    faint = runs.map(lambda inputs, y: ((inputs[0] / 4, inputs[1], inputs[2] / 4), y))
+    lower = mlutils.evaluate(ModifiedHausdorff(threshold=0.125), faint, tasks=10)
+    np.testing.assert_allclose(lower.values, score.values)
+
+
+def test_a_blank_drawing_has_no_distance():
+    assert np.isnan(distance(drawing([(1, 1)]), drawing([])))
+    assert np.isnan(distance(drawing([]), drawing([(1, 1)])))
+
+
+def test_saved_and_loaded(tmp_path):
+    ModifiedHausdorff(threshold=0.25).save(tmp_path / "learner.keras")
+    assert keras.models.load_model(tmp_path / "learner.keras").threshold == 0.25
+
+
+def test_wrong_input_raises():
+    with pytest.raises(ValueError, match="threshold must be a finite number"):
+        ModifiedHausdorff(threshold=float("nan"))
+    with pytest.raises(ValueError, match=r"Drawings must have shape .* got \(2, 9\)"):
+        ModifiedHausdorff().adapt(np.zeros((2, 9)), np.array([0, 1]))
+    with pytest.raises(ValueError, match="every class"):
+        ModifiedHausdorff().adapt(np.zeros((2, 9, 9, 1)), np.array([0, 2]))
