@@ -2,5 +2,14 @@
 
 from mlutils.one_shot.hausdorff import ModifiedHausdorff
 from mlutils.one_shot.siamese import ContrastiveLoss, PairCrossEntropy, SiameseNetwork
+from mlutils.one_shot.views import AverageOverViews, moved, randomly_moved
 
-__all__ = ["ContrastiveLoss", "ModifiedHausdorff", "PairCrossEntropy", "SiameseNetwork"]
+__all__ = [
+    "AverageOverViews",
+    "ContrastiveLoss",
+    "ModifiedHausdorff",
+    "PairCrossEntropy",
+    "SiameseNetwork",
+    "moved",
+    "randomly_moved",
+]

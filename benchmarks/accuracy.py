@@ -1,0 +1,214 @@
+"""Accuracy beside the papers', by fixed recipes; so far Lake's one-shot test on Omniglot.
+
+    python -m benchmarks.accuracy lake                 all entries that have no result yet
+    python -m benchmarks.accuracy lake siamese         one, anew
+    python -m benchmarks.accuracy lake --held-out      the same, scored on background alphabets that
+                                                       the training leaves out: to choose by
+    python -m benchmarks.accuracy lake --runs PATH     the stored learners, on an archive of runs
+
+The first two write benchmarks/results/lake.json and benchmarks/results/lake/.
+A training that was cut off goes on where it was, in _build/accuracy.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import mlutils  # first: it silences the import of TensorFlow
+
+import keras  # isort: skip
+import tensorflow as tf
+from keras import layers
+
+from mlutils import ModifiedHausdorff, PairCrossEntropy, PrototypicalNetwork, SiameseNetwork
+from mlutils.one_shot import AverageOverViews, randomly_moved
+
+RESULTS = Path(__file__).parent / "results"
+RUNNING = Path("_build/accuracy")
+LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+RUNS = 400  # of 20 characters each
+HELD_OUT = (
+    "Balinese",
+    "Bengali",
+    "Early_Aramaic",
+    "Futurama",
+    "Korean",
+    "Malay_(Jawi_-_Arabic)",
+)
+
+
+def flat_pixels(train):
+    return PrototypicalNetwork(keras.Sequential([keras.Input((28, 28, 1)), layers.Flatten()]))
+
+
+def hausdorff(train):
+    return ModifiedHausdorff()
+
+
+def siamese(train):
+    """Pairs from all alphabets, as Koch et al.: half of them of one character."""
+    encoder = keras.Sequential([mlutils.conv4(norm=False), layers.RMSNormalization()])
+    learner = SiameseNetwork(encoder, "weighted")
+    tasks = train.episodes(ways=20, shots=1, queries=1, meta_batch=6)
+    fit(learner, distorted(tasks), "siamese", 8000, PairCrossEntropy())
+    return learner
+
+
+def prototypical(train):
+    """As Snell et al.: 60-way episodes from all alphabets, turned ones beside them."""
+    learner = PrototypicalNetwork(mlutils.conv4(norm=False))
+    tasks = train.turned().episodes(ways=60, shots=1, queries=2, meta_batch=1)
+    fit(learner, tasks, "prototypical", 8000)
+    return learner
+
+
+def best(train):
+    """A deeper encoder that tells all characters apart, distorted, by the cosine; five views."""
+    train = train.turned()
+    encoder = residual_encoder()
+    classifier = keras.Sequential([encoder, CosineHead(len(train))])
+    drawings = tf.data.Dataset.from_tensor_slices((train.x, train.y))
+    drawings = drawings.shuffle(len(train.y)).repeat().batch(128)
+
+    def distort(x, y):
+        return randomly_moved(tf.cast(x, tf.float32) / 255), y
+
+    fit(classifier, drawings.map(distort).prefetch(4), "best", 16000, rate=2e-3)
+    encoder.trainable = False
+    return PrototypicalNetwork(AverageOverViews(encoder), distance="cosine")
+
+
+def distorted(tasks):
+    """Episodes whose drawings are all moved at random."""
+
+    def distort(inputs, query_y):
+        support_x, support_y, query_x = inputs
+        both = tf.concat([support_x, query_x], axis=1)
+        moved = tf.reshape(randomly_moved(tf.reshape(both, (-1, 28, 28, 1))), tf.shape(both))
+        shots = tf.shape(support_x)[1]
+        return (moved[:, :shots], support_y, moved[:, shots:]), query_y
+
+    return tasks.map(distort).prefetch(4)
+
+
+def residual_encoder(width=64, features=256):
+    """From 28 x 28 pixels to embeddings: a convolution and three residual blocks."""
+    inputs = keras.Input((28, 28, 1))
+    x = layers.ReLU()(normed(layers.Conv2D(width // 2, 3, padding="same", use_bias=False)(inputs)))
+    for filters in (width, 2 * width, 4 * width):
+        options = {"padding": "same", "use_bias": False}
+        short = normed(
+            layers.Conv2D(filters, 1, **options)(layers.AveragePooling2D(2, padding="same")(x))
+        )
+        x = layers.ReLU()(normed(layers.Conv2D(filters, 3, strides=2, **options)(x)))
+        x = normed(layers.Conv2D(filters, 3, **options)(x))
+        x = layers.ReLU()(layers.Add()([x, short]))
+    x = layers.Dense(features, use_bias=False)(layers.Flatten()(x))
+    return keras.Model(inputs, normed(x))
+
+
+def normed(x):
+    return layers.BatchNormalization()(x)
+
+
+class CosineHead(layers.Layer):
+    """Logits: sixteen times the cosines with one vector for each class."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.classes = classes
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(shape=(input_shape[-1], self.classes))
+
+    def call(self, x):
+        kernel = tf.math.l2_normalize(self.kernel, axis=0)
+        return 16 * tf.matmul(tf.math.l2_normalize(x, axis=-1), kernel)
+
+
+def fit(model, data, name, steps, loss=LOGITS, rate=1e-3, parts=20):
+    """Train by Adam with a falling step size; goes on where an earlier call was cut off."""
+    decay = keras.optimizers.schedules.CosineDecay(rate, steps)
+    model.compile(keras.optimizers.AdamW(decay, weight_decay=1e-4), loss)
+    backup = keras.callbacks.BackupAndRestore(RUNNING / name)
+    model.fit(data, steps_per_epoch=steps // parts, epochs=parts, callbacks=[backup], verbose=2)
+
+
+RECIPES = {
+    "pixels": flat_pixels,
+    "hausdorff": hausdorff,
+    "siamese": siamese,
+    "prototypical": prototypical,
+    "best": best,
+}
+SIZES = {"hausdorff": 105}  # pixels a side, of the original drawings
+
+
+def lake(names, held_out):
+    """Train what is asked for, score it once, and write that down."""
+    path = RESULTS / "lake.json"
+    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for name in names or [n for n in RECIPES if held_out or n not in results]:
+        keras.utils.set_random_seed(0)
+        size, start = SIZES.get(name, 28), time.monotonic()
+        train, new = characters(size, held_out)
+        learner = RECIPES[name](train)
+        minutes = (time.monotonic() - start) / 60
+        score = mlutils.evaluate(learner, mlutils.data.lake_runs(new, seed=1), RUNS, "error")
+        print(name, score, f"{minutes:.0f} minutes", flush=True)
+        if held_out:
+            continue
+        entry = {"error": 100 * score.mean, "ci95": 100 * score.ci95, "runs": score.tasks}
+        entry |= {"minutes": minutes, "pixels": size, "weights": learner.count_params()}
+        results[name] = {key: round(value, 2) for key, value in entry.items()}
+        store(learner, name)
+        path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def characters(size, held_out):
+    """What to train on, and what to make the runs from."""
+    background = mlutils.data.omniglot("background", size)
+    if not held_out:
+        return background, mlutils.data.omniglot("evaluation", size)
+    others = set(background.scripts) - set(HELD_OUT)
+    return background.of_scripts(others), background.of_scripts(HELD_OUT)
+
+
+def store(learner, name):
+    """Save the learner, its weights in half precision: half the size, and no other answer."""
+    folder = RESULTS / "lake"
+    folder.mkdir(parents=True, exist_ok=True)
+    copy = type(learner).from_config(learner.get_config())
+    copy.set_weights(learner.get_weights())
+    copy.save(folder / f"{name}.keras")
+
+
+def on_archive(path):
+    """The stored learners' errors on an archive of runs, such as the official one."""
+    for name in RECIPES:
+        stored = RESULTS / "lake" / f"{name}.keras"
+        if stored.exists():
+            runs = mlutils.data.read_lake_runs(path, SIZES.get(name, 28))
+            learner = keras.saving.load_model(stored)
+            print(name, mlutils.evaluate(learner, [runs], len(runs.query_y), "error"))
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Accuracy beside the papers'.")
+    parser.add_argument("test", choices=["lake"])
+    parser.add_argument("names", nargs="*", metavar="entry", help=f"of {', '.join(RECIPES)}")
+    parser.add_argument("--held-out", action="store_true", help="score on background alphabets")
+    parser.add_argument("--runs", metavar="PATH", help="an archive like all_runs.zip")
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.names if name not in RECIPES]
+    if unknown:
+        parser.error(f"no such entry: {unknown}; there are {list(RECIPES)}")
+    if arguments.runs:
+        on_archive(arguments.runs)
+    else:
+        lake(arguments.names, arguments.held_out)
+
+
+if __name__ == "__main__":
+    main()
