@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import io
 import os
 import socket
 import tempfile
@@ -11,17 +12,20 @@ from pathlib import Path
 
 import keras
 
-# What zipfile raises for an archive that is cut off, damaged, encrypted or packed in a strange way.
+# What zipfile raises for an archive that is cut off, damaged, encrypted or packed in a strange way,
+# when it reads from memory.
 DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
+    OSError,
     EOFError,
-    KeyError,
+    LookupError,
     NotImplementedError,
     RuntimeError,
     ValueError,
 )
-MOST_BYTES, MOST_FILES = 2**26, 100_000
+MOST_BYTES, MOST_FILES = 2**26, 100_000  # in an archive
+LARGEST = 2**27  # bytes of an archive itself
 PATIENCE = 60  # seconds without a byte
 WAYS_OUT = (
     "Try again; or get the archive in another way and name its folder in MLUTILS_DATA; or set "
@@ -40,26 +44,40 @@ def read_archive(path):
 
     Raises:
         OSError: if the file cannot be read; ``FileNotFoundError`` if there is none.
-        ValueError: if it is no intact zip archive, names a file twice, or holds more than
-            100,000 files or 64 MiB.
+        ValueError: if it is no intact zip archive, names a file twice, has more than
+            128 MiB, or holds more than 100,000 files or 64 MiB.
     """
+    path = Path(path)
+    packed = path.stat().st_size
+    if packed > LARGEST:
+        raise ValueError(f"{path} has {packed:,} bytes; allowed are {LARGEST:,}.")
+    content = io.BytesIO(path.read_bytes())
     try:
-        with zipfile.ZipFile(path) as archive:
-            entries = sorted(
-                (e for e in archive.infolist() if not e.is_dir()), key=lambda e: e.filename
-            )
+        with zipfile.ZipFile(content) as archive:
+            entries = [e for e in archive.infolist() if not e.filename.endswith("/")]
+            entries.sort(key=lambda entry: entry.filename)
             size = sum(entry.file_size for entry in entries)
             if size > MOST_BYTES or len(entries) > MOST_FILES:
                 raise ValueError(
                     f"it holds {len(entries):,} files of {size:,} bytes; allowed are "
                     f"{MOST_FILES:,} and {MOST_BYTES:,}"
                 )
-            files = {entry.filename: archive.read(entry) for entry in entries}
+            files = {entry.filename: unpacked(archive, entry) for entry in entries}
     except DAMAGED as error:
         raise ValueError(f"{path} is no zip archive that can be used: {error}.") from error
     if len(files) < len(entries):
         raise ValueError(f"{path} names {len(entries) - len(files)} of its files twice.")
     return files
+
+
+def unpacked(archive, entry):
+    """One file's bytes.  However much is packed, no more than it declares is unpacked."""
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{entry.filename!r} is compressed in another way than by deflate")
+    if not entry.filename:
+        raise ValueError("it holds a file without a name")
+    with archive.open(entry) as file:
+        return file.read(entry.file_size + 1)
 
 
 def digest(files):
@@ -111,10 +129,12 @@ def fetched_archive(url, path, expected):
         OSError: if it cannot be fetched or written.
         ValueError: if what was fetched is not what was expected.
     """
-    with contextlib.suppress(FileNotFoundError, ValueError):
+    with contextlib.suppress(OSError, ValueError):
         return checked_archive(path, expected)
     with contextlib.ExitStack() as stack:
         try:
+            if path.is_dir():
+                raise IsADirectoryError("a folder is in its place")
             path.parent.mkdir(parents=True, exist_ok=True)
             new = stack.enter_context(tempfile.TemporaryDirectory(".new", path.name, path.parent))
             stack.enter_context(patience())

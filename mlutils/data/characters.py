@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mlutils.checks import check_count
 from mlutils.data.sampling import episodes
 
 
@@ -73,14 +74,17 @@ class Characters:
         Raises:
             ValueError: if it is anything else, or empty.
         """
-        drawers = list(drawers)
-        there = range(self.images.shape[1])
-        if not drawers or len(set(drawers)) < len(drawers) or not set(drawers) <= set(there):
+        try:
+            kept = [check_count("a drawer", drawer, least=0) for drawer in drawers]
+        except (TypeError, ValueError):
+            kept = []
+        there = self.images.shape[1]
+        if not kept or len(set(kept)) < len(kept) or max(kept) >= there:
             raise ValueError(
-                f"drawers must be different numbers from 0 to {len(there) - 1}, at least one; "
-                f"got {drawers}."
+                f"drawers must be different numbers from 0 to {there - 1}, at least one; "
+                f"got {drawers!r}."
             )
-        return Characters(self.images[:, drawers], self.names, self.scripts, self.source)
+        return Characters(self.images[:, kept], self.names, self.scripts, self.source)
 
     def turned(self):
         """Four times as many classes: these, then turned left by 90, 180 and 270 degrees.

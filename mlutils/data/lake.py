@@ -2,6 +2,7 @@
 
 import io
 import re
+import warnings
 
 import numpy as np
 import tensorflow as tf
@@ -14,6 +15,7 @@ from mlutils.data.pipeline import endless
 from mlutils.episodes import Episode
 
 LARGEST = 1024  # pixels a side: nothing that claims more is decoded
+UNREADABLE = (OSError, SyntaxError, ValueError, UnidentifiedImageError)  # what Pillow raises
 
 
 def lake_runs(characters, ways=20, within=True, queries=1, meta_batch=1, seed=0):
@@ -98,7 +100,7 @@ def read_lake_runs(path, size=28):
 
     Args:
         path: the archive.
-        size: pixels a side, to which the drawings are averaged as by ``omniglot``.
+        size: pixels a side, to which the drawings are averaged as by ``omniglot``, 1 to 1,024.
 
     Returns:
         An ``Episode`` of all runs in order of their names: ``support_x`` float32
@@ -110,10 +112,13 @@ def read_lake_runs(path, size=28):
         OSError: if the archive cannot be read.
         ValueError: if it is damaged, or not of this layout.
     """
-    size = check_count("size", size)
+    if check_count("size", size) > LARGEST:
+        raise ValueError(f"size must be at most {LARGEST}, got {size}.")
     files = read_archive(path)
+    lists = [name for name in files if name.endswith("class_labels.txt")]
+    lists = [name for name in lists if not name.startswith("__MACOSX/")]  # a packer's shadows
     try:
-        runs = [one_run(files, name, size) for name in files if name.endswith("class_labels.txt")]
+        runs = [one_run(files, name, size) for name in lists]
         if not runs:
             raise ValueError("there is no runNN/class_labels.txt")
         shapes = {run.query_x.shape for run in runs}
@@ -159,9 +164,11 @@ def one_run(files, name, size):
 def decoded(name, png):
     """The ink of a drawing that nobody has checked."""
     try:
-        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
-            if max(image.size) > LARGEST:
-                raise ValueError(f"{name} has {image.size} pixels; allowed are {LARGEST} a side")
-            return ink_of(image)
-    except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(png), formats=["PNG"])
+        if max(image.size) > LARGEST:
+            raise ValueError(f"it has {image.size} pixels; allowed are {LARGEST} a side")
+        return ink_of(image)
+    except (*UNREADABLE, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{name} is no PNG picture that can be read ({error})") from error

@@ -123,8 +123,17 @@ def resized(ink, size):
     rows, columns = (areas(pixels, size) for pixels in ink.shape[1:])
     # A few at a time: as floats all drawings would take gigabytes.
     parts = np.array_split(ink, max(1, len(ink) // 200))
-    grey = [255 * (rows @ part.astype(np.float32) @ columns.T) for part in parts]
-    return np.concatenate([np.rint(part).astype(np.uint8) for part in grey])
+    return np.concatenate(
+        [np.rint(255 * averages(part, rows, columns)).astype(np.uint8) for part in parts]
+    )
+
+
+def averages(part, rows, columns):
+    """``rows @ part @ columns.T`` as two large products: many small ones can be very slow."""
+    n, height, width = part.shape
+    wide = part.reshape(-1, width).astype(np.float32) @ columns.T
+    turned = wide.reshape(n, height, -1).swapaxes(1, 2).reshape(-1, height) @ rows.T
+    return turned.reshape(n, len(columns), len(rows)).swapaxes(1, 2)
 
 
 def areas(pixels, size):
