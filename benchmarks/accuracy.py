@@ -74,7 +74,7 @@ def best(train):
     def distort(x, y):
         return randomly_moved(tf.cast(x, tf.float32) / 255), y
 
-    fit(classifier, drawings.map(distort).prefetch(4), "best", 34000, rate=2e-3)
+    fit(classifier, drawings.map(distort).prefetch(4), "best", 31000, rate=2e-3)
     encoder.trainable = False
     return PrototypicalNetwork(AverageOverViews(encoder), distance="cosine")
 
