@@ -7,7 +7,7 @@
     python -m benchmarks.accuracy lake --runs PATH     the stored learners, on an archive of runs
 
 The first two write benchmarks/results/lake.json and benchmarks/results/lake/.
-A training that was cut off goes on where it was, in _build/accuracy.
+A training that was cut off goes on where it was, from _build/accuracy: delete that to begin anew.
 """
 
 import argparse
@@ -38,32 +38,32 @@ HELD_OUT = (
 )
 
 
-def flat_pixels(train):
+def flat_pixels(train, folder):
     return PrototypicalNetwork(keras.Sequential([keras.Input((28, 28, 1)), layers.Flatten()]))
 
 
-def hausdorff(train):
+def hausdorff(train, folder):
     return ModifiedHausdorff()
 
 
-def siamese(train):
-    """Pairs from all alphabets, as Koch et al.: half of them of one character."""
+def siamese(train, folder):
+    """Pairs from all alphabets, half of their weight on those of one character (after Koch)."""
     encoder = keras.Sequential([mlutils.conv4(norm=False), layers.RMSNormalization()])
     learner = SiameseNetwork(encoder, "weighted")
     tasks = train.episodes(ways=20, shots=1, queries=1, meta_batch=6)
-    fit(learner, distorted(tasks), "siamese", 8000, PairCrossEntropy())
+    fit(learner, distorted(tasks), folder, 8000, PairCrossEntropy())
     return learner
 
 
-def prototypical(train):
-    """As Snell et al.: 60-way episodes from all alphabets, turned ones beside them."""
+def prototypical(train, folder):
+    """60-way episodes from all alphabets, turned ones beside them (after Snell et al.)."""
     learner = PrototypicalNetwork(mlutils.conv4(norm=False))
     tasks = train.turned().episodes(ways=60, shots=1, queries=2, meta_batch=1)
-    fit(learner, tasks, "prototypical", 6000)
+    fit(learner, tasks, folder, 6000)
     return learner
 
 
-def best(train):
+def best(train, folder):
     """A deeper encoder that tells all characters apart, distorted, by the cosine; five views."""
     train = train.turned()
     encoder = residual_encoder()
@@ -74,7 +74,7 @@ def best(train):
     def distort(x, y):
         return randomly_moved(tf.cast(x, tf.float32) / 255), y
 
-    fit(classifier, drawings.map(distort).prefetch(4), "best", 31000, rate=2e-3)
+    fit(classifier, drawings.map(distort).prefetch(4), folder, 31000, rate=2e-3)
     encoder.trainable = False
     return PrototypicalNetwork(AverageOverViews(encoder), distance="cosine")
 
@@ -127,11 +127,11 @@ class CosineHead(layers.Layer):
         return 16 * tf.matmul(tf.math.l2_normalize(x, axis=-1), kernel)
 
 
-def fit(model, data, name, steps, loss=LOGITS, rate=1e-3, parts=20):
+def fit(model, data, folder, steps, loss=LOGITS, rate=1e-3, parts=20):
     """Train by Adam with a falling step size; goes on where an earlier call was cut off."""
     decay = keras.optimizers.schedules.CosineDecay(rate, steps)
     model.compile(keras.optimizers.AdamW(decay, weight_decay=1e-4), loss)
-    backup = keras.callbacks.BackupAndRestore(RUNNING / name)
+    backup = keras.callbacks.BackupAndRestore(folder)
     model.fit(data, steps_per_epoch=steps // parts, epochs=parts, callbacks=[backup], verbose=2)
 
 
@@ -153,19 +153,21 @@ def lake(names, held_out):
         keras.utils.set_random_seed(0)
         size, start = SIZES.get(name, 28), time.monotonic()
         train, new = characters(size, held_out)
-        learner = RECIPES[name](train)
-        minutes = (time.monotonic() - start) / 60
+        folder = RUNNING / ("held-out" if held_out else "all") / name
+        resumed = folder.exists()
+        learner = RECIPES[name](train, folder)
+        minutes = None if resumed else round((time.monotonic() - start) / 60, 1)
         within, between = (
             mlutils.evaluate(learner, mlutils.data.lake_runs(new, within=w, seed=1), RUNS, "error")
             for w in (True, False)
         )
-        print(name, within, between, f"{minutes:.0f} minutes", flush=True)
+        print(name, within, between, minutes, "minutes", flush=True)
         if held_out:
             continue
         entry = {"error": 100 * within.mean, "ci95": 100 * within.ci95}
         entry |= {"between": 100 * between.mean, "between_ci95": 100 * between.ci95}
-        entry |= {"runs": RUNS, "minutes": minutes, "pixels": size}
-        results[name] = {key: round(value, 2) for key, value in entry.items()}
+        entry = {key: round(value, 2) for key, value in entry.items()}
+        results[name] = {**entry, "runs": RUNS, "minutes": minutes, "pixels": size}
         store(learner, name)
         path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
@@ -208,6 +210,8 @@ def main():
     unknown = [name for name in arguments.names if name not in RECIPES]
     if unknown:
         parser.error(f"no such entry: {unknown}; there are {list(RECIPES)}")
+    if arguments.runs and (arguments.names or arguments.held_out):
+        parser.error("--runs scores all stored learners: give no entry and no --held-out with it")
     if arguments.runs:
         on_archive(arguments.runs)
     else:

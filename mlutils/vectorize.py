@@ -6,9 +6,10 @@ such form for a convolution and runs a ``while_loop`` over the tasks, which is s
 Here such an operation becomes one operation per task instead, side by side, so that the
 cores can share them out; above ``UNROLLED`` tasks a loop over groups of tasks, so that the graph
 does not grow.
-A product of every task's matrices with one that all share becomes one flat product: where
-oneDNN is on, TensorFlow 2.21 gets the broadcast product wrong and damages memory if a task's
-matrices have a leading axis of length one (tensorflow/tensorflow issue 117700).
+A product of every task's matrices with one on the right that all share becomes one flat product:
+where oneDNN is on, TensorFlow 2.21 gets the broadcast product wrong and damages memory if a
+task's matrices have a leading axis of length one (tensorflow/tensorflow issue 117700, mended for
+later versions by its pull request 120199).
 Nothing else changes, and the results are the same.
 
 TensorFlow offers no public way to say this; the assignments at the end of this module replace

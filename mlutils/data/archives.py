@@ -12,15 +12,14 @@ from pathlib import Path
 
 import keras
 
-# What zipfile raises for an archive that is cut off, damaged, encrypted or packed in a strange way,
-# when it reads from memory.
+# What zipfile raises for an archive in memory that is cut off, damaged, encrypted or packed in a
+# strange way.
 DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
     OSError,
     EOFError,
     LookupError,
-    NotImplementedError,
     RuntimeError,
     ValueError,
 )
@@ -77,7 +76,7 @@ def unpacked(archive, entry):
     if not entry.filename:
         raise ValueError("it holds a file without a name")
     with archive.open(entry) as file:
-        return file.read(entry.file_size + 1)
+        return file.read(entry.file_size + 1)  # to its end, where the checksum is compared
 
 
 def digest(files):
@@ -113,9 +112,9 @@ def checked_archive(path, expected):
 def fetched_archive(url, path, expected):
     """The files of an archive that is kept at ``path``; fetched where it is not there.
 
-    An archive there that is damaged is replaced.  A new one is written beside it, checked, and
-    only then moved to its place, so that whatever happens, and however many processes do this at
-    once, ``path`` holds a whole archive or what it held before.
+    Anything else there, damaged or not the archive expected, is replaced.  A new one is written
+    beside it, checked, and only then moved to its place, so that whatever happens, and however
+    many processes do this at once, ``path`` holds a whole archive or what it held before.
 
     Args:
         url: where it is on the net.

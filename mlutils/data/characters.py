@@ -17,12 +17,25 @@ class Characters:
         names: the characters' names, ``(classes,)`` strings.
         scripts: the name of each character's script, ``(classes,)`` strings.
         source: where they come from, to be shown beside every result.
+
+    Raises:
+        ValueError: if ``images`` are anything else, or there are none.
     """
 
     images: np.ndarray
     names: tuple[str, ...]
     scripts: tuple[str, ...]
     source: str
+
+    def __post_init__(self):
+        images, counts = self.images, {len(self.images), len(self.names), len(self.scripts)}
+        if images.dtype != np.uint8 or images.ndim != 5 or len(counts) > 1 or not len(images):
+            raise ValueError(
+                "images must be uint8 (classes, drawings, height, width, 1), of one class at "
+                "least, with a name and a script for each; got "
+                f"{images.dtype} {images.shape}, {len(self.names)} names, "
+                f"{len(self.scripts)} scripts."
+            )
 
     def __len__(self):
         """The number of classes."""

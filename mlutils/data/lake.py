@@ -2,11 +2,12 @@
 
 import io
 import re
+import struct
 import warnings
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from mlutils.checks import check_count, check_seed
 from mlutils.data.archives import read_archive
@@ -15,7 +16,7 @@ from mlutils.data.pipeline import endless
 from mlutils.episodes import Episode
 
 LARGEST = 1024  # pixels a side: nothing that claims more is decoded
-UNREADABLE = (OSError, SyntaxError, ValueError, UnidentifiedImageError)  # what Pillow raises
+UNREADABLE = (OSError, SyntaxError, ValueError, struct.error)  # what Pillow raises
 
 
 def lake_runs(characters, ways=20, within=True, queries=1, meta_batch=1, seed=0):
@@ -29,7 +30,8 @@ def lake_runs(characters, ways=20, within=True, queries=1, meta_batch=1, seed=0)
         characters: ``Characters``.
         ways: N, the characters of a run; 20 in the test.  Scripts with fewer take no part.
         within: False takes the characters from all scripts: as in the usual few-shot episodes,
-            what must be told apart then mostly looks different.
+            what must be told apart then mostly looks different.  Drawings with one number are
+            then by several people, one for each script.
         queries: people who draw queries; each draws every character once.
         meta_batch: runs per batch.
         seed: 0 to 2**32 - 1; the same seed gives the same runs.

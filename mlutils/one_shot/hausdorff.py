@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from mlutils.checks import check_rate
+from mlutils.episodes import check_support
 from mlutils.few_shot.prototypical import class_members
 from mlutils.learner import MetaLearner
 
@@ -13,17 +14,20 @@ class ModifiedHausdorff(MetaLearner):
     """Nearest drawing by the modified Hausdorff distance (Dubuisson & Jain, ICPR 1994).
 
     Nothing is learned.  A drawing is the set of its inked pixels, moved so that their mean is the
-    origin; two drawings are as far apart as a pixel of the one is, on average, from the nearest of
-    the other, whichever way round is more (:eq:`eq-modified-hausdorff`).  A query's logit for a
-    class is minus the distance to the class's nearest support drawing, in pixels.
+    origin, as in the baseline that Lake published with Omniglot.  Two drawings are as far apart as
+    a pixel of the one is, on average, from the nearest of the other, whichever way round is more
+    (:eq:`eq-modified-hausdorff`).  A query's logit for a class is minus the distance to the class's
+    nearest support drawing, in pixels.
 
-    Inputs are ``(S, height, width, 1)``, labels ``(S,)`` integers 0..N-1.
+    Inputs are floats ``(S, height, width, 1)``, labels ``(S,)`` integers 0..N-1, at least one of
+    each.  A blank drawing has distance NaN from all.
 
     Args:
         threshold: a pixel with more than this is ink.
 
     Raises:
-        ValueError: if ``threshold`` is negative or not finite; if an input is no drawing.
+        ValueError: if ``threshold`` is negative or not finite; if inputs are no such drawings or
+            do not fit their labels.
     """
 
     def __init__(self, threshold=0.5, **kwargs):
@@ -33,9 +37,10 @@ class ModifiedHausdorff(MetaLearner):
 
     def adapt(self, support_x, support_y):
         """Keep one task's drawings; returns a predictor to logits ``(Q, N)``."""
+        support_x, support_y = tf.convert_to_tensor(support_x), tf.convert_to_tensor(support_y)
+        check_support(support_x, support_y)
         points = self.points(support_x)
-        labels = tf.convert_to_tensor(support_y)[tf.newaxis]
-        of_class = class_members(labels, points[0].dtype)[0] > 0
+        of_class = class_members(support_y[tf.newaxis], support_x.dtype)[0] > 0
 
         def predict(query_x):
             return tf.map_fn(
@@ -48,9 +53,10 @@ class ModifiedHausdorff(MetaLearner):
 
     def call(self, inputs, training=None):
         """As ``MetaLearner.call``, one task after another."""
+        inputs = self.three_tensors(inputs)
         return tf.map_fn(
             lambda task: self.adapt(*task[:2])(task[2]),
-            self.three_tensors(inputs),
+            inputs,
             fn_output_signature=inputs[0].dtype,
         )
 
@@ -61,9 +67,11 @@ class ModifiedHausdorff(MetaLearner):
         ``most`` is the largest number of inked pixels among these drawings, at least 1.
         """
         drawings = tf.convert_to_tensor(drawings)
-        if drawings.shape.rank != 4 or drawings.shape[-1] != 1:
+        drawn = drawings.shape.rank == 4 and drawings.shape[-1] == 1
+        if not drawn or not drawings.dtype.is_floating:
             raise ValueError(
-                f"Drawings must have shape (n, height, width, 1), got {drawings.shape}."
+                "Drawings must be floats (n, height, width, 1), ink 1 and paper 0; got "
+                f"{drawings.dtype.name} {drawings.shape}."
             )
         height, width = drawings.shape[1:3]
         ink = tf.reshape(drawings > self.threshold, (-1, height * width))

@@ -22,8 +22,10 @@ class SiameseNetwork(EncoderLearner):
     * ``"distance"``: minus the Euclidean distance (:eq:`eq-pair-distance`), with
       ``ContrastiveLoss``;
     * ``"weighted"``: the log-odds of Koch, Zemel & Salakhutdinov (2015), a learned weighting of
-      how far each feature differs (:eq:`eq-siamese`), with ``PairCrossEntropy``.  Before
-      training it ranks like the city-block distance.
+      how far each feature differs, with a bias (:eq:`eq-siamese`), with ``PairCrossEntropy``.
+      Before training it ranks like the city-block distance.
+
+    With several shots the losses see each class's best pair only.
 
     Labels ``support_y`` are ``(S,)`` integers 0..N-1, at least one of each, in any order.  The
     numbers of ways and shots may differ from those in training.
@@ -131,12 +133,23 @@ def balanced(labels, same, different):
 
     Returns:
         ``(..., Q)``.
+
+    Raises:
+        ValueError: if the shapes do not fit; if there is a single class (in a graph that does not
+            know, TensorFlow's ``InvalidArgumentError``).
     """
-    if same.shape[-1] == 1:
+    labels = tf.convert_to_tensor(labels)
+    if labels.shape.rank is not None and not labels.shape.is_compatible_with(same.shape[:-1]):
         raise ValueError(
-            "With a single class there are no pairs to tell apart: use 2 ways or more."
+            f"The labels have shape {labels.shape} and the scores {same.shape}; the labels must "
+            "have the scores' shape without its last axis."
         )
+    single = "With a single class there are no pairs to tell apart: use 2 ways or more."
+    if same.shape[-1] == 1:
+        raise ValueError(single)
     ways = tf.shape(same)[-1]
+    if not tf.executing_eagerly():
+        tf.debugging.assert_greater(ways, 1, single)
     own = tf.one_hot(tf.cast(labels, tf.int32), ways, dtype=same.dtype)
     others = tf.cast(ways - 1, same.dtype)
     return tf.reduce_sum(own * same + (1 - own) * different / others, axis=-1) / 2

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mlutils.episodes import shape_of
 from mlutils.networks import check_network
 
 # Rotation and slant, in radians, of each look.
@@ -65,7 +66,8 @@ def randomly_moved(images, rotation=0.15, slant=0.15, stretch=0.12, shift=1.5):
 class AverageOverViews(keras.Model):
     """An encoder that looks at every image five times, turned or slanted a little.
 
-    The five embeddings, each scaled to length one, are averaged.  It takes five times as long.
+    The five embeddings, each scaled to length one, are averaged.  It takes five times as long, and
+    holds ``5 (height width)^2`` numbers: 12 MB for images of 28 x 28.
 
     Args:
         encoder: a built Keras model from images ``(batch, height, width, 1)`` to embeddings
@@ -73,20 +75,23 @@ class AverageOverViews(keras.Model):
 
     Raises:
         TypeError: if ``encoder`` is not a Keras model.
-        ValueError: if it is not built, does not take such images, or holds a trainable
-            ``BatchNormalization``.
+        ValueError: if it is not built, does not map such images to such embeddings, or holds a
+            trainable ``BatchNormalization``.
     """
 
     def __init__(self, encoder, **kwargs):
         super().__init__(**kwargs)
         check_network(encoder, "encoder")
         self.encoder = encoder
-        if len(encoder.input_shape) != 4 or encoder.input_shape[-1] != 1:
+        takes, gives = (shape_of(encoder, f"{end}put_shape") for end in ("in", "out"))
+        single = takes is not None and takes.rank == 4 and takes[1:].is_fully_defined()
+        if not single or takes[-1] != 1 or gives.rank != 2 or gives[1] is None:
             raise ValueError(
-                f"The encoder takes {encoder.input_shape}; it must take images "
-                "(None, height, width, 1)."
+                f"The encoder maps {takes} to {gives}; it must map images (None, height, width, 1) "
+                "to embeddings (None, features), all known: pass a Sequential or functional model "
+                "that ends with Flatten or Dense."
             )
-        height, width, _ = encoder.input_shape[1:]
+        height, width = takes[1:3]
         # Moving is linear in the pixels: a matrix does it, to many tasks at once.
         single = np.eye(height * width, dtype=np.float32).reshape(-1, height, width, 1)
         moves = [moved(single, *look).numpy().reshape(height * width, -1) for look in LOOKS]

@@ -126,7 +126,12 @@ def test_saved_and_loaded(tmp_path):
 def test_wrong_input_raises():
     with pytest.raises(ValueError, match="threshold must be a finite number"):
         ModifiedHausdorff(threshold=float("nan"))
-    with pytest.raises(ValueError, match=r"Drawings must have shape .* got \(2, 9\)"):
+    with pytest.raises(ValueError, match=r"Drawings must be floats .* got float64 \(2, 9\)"):
         ModifiedHausdorff().adapt(np.zeros((2, 9)), np.array([0, 1]))
+    with pytest.raises(ValueError, match="got uint8"):
+        ModifiedHausdorff().adapt(np.zeros((2, 9, 9, 1), np.uint8), np.array([0, 1]))
+    for labels in ([0], [0, 1, 2]):
+        with pytest.raises(ValueError, match="the same in both"):
+            ModifiedHausdorff().adapt(np.zeros((2, 9, 9, 1)), np.array(labels))
     with pytest.raises(ValueError, match="every class"):
         ModifiedHausdorff().adapt(np.zeros((2, 9, 9, 1)), np.array([0, 2]))

@@ -77,10 +77,28 @@ def test_random_moves_have_the_spread_asked_for():
     """5,000 times one dot: where it goes has mean 0 and the shift's deviation."""
     dot = np.zeros((5000, 21, 21, 1), np.float32)
     dot[:, 10, 10] = 1
-    places = centre(randomly_moved(dot, rotation=0.0, slant=0.0, stretch=0.0, shift=1.5))
+    still = {"rotation": 0.0, "slant": 0.0, "stretch": 0.0, "shift": 0.0}
+    places = centre(randomly_moved(dot, **{**still, "shift": 1.5}))
     np.testing.assert_allclose(places.mean(axis=0), 0, atol=0.1)
     np.testing.assert_allclose(places.std(axis=0), 1.5, rtol=0.05)
-    np.testing.assert_allclose(randomly_moved(dot[:2], 0.0, 0.0, 0.0, 0.0), dot[:2], atol=1e-6)
+    np.testing.assert_allclose(randomly_moved(dot[:2], **still), dot[:2], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "kind, at, moves",
+    [
+        ("rotation", (10, 18), (1, 0)),  # right of the centre: down and up
+        ("slant", (2, 10), (0, 1)),  # above it: to the sides
+        ("stretch", (10, 18), (0, 1)),
+    ],
+)
+def test_each_kind_of_random_move_does_its_own(kind, at, moves):
+    """A dot 8 pixels from the centre, 2,000 times: along one axis it goes 8 times the spread."""
+    dot = np.zeros((2000, 21, 21, 1), np.float32)
+    dot[:, *at] = 1
+    still = {"rotation": 0.0, "slant": 0.0, "stretch": 0.0, "shift": 0.0}
+    found = centre(randomly_moved(dot, **{**still, kind: 0.1})).std(axis=0)
+    np.testing.assert_allclose(found, 0.8 * np.array(moves), atol=0.1)
 
 
 # ---------------------------------------------------------------- several looks
@@ -116,5 +134,8 @@ def test_as_a_learners_encoder(tmp_path):
 def test_wrong_encoders_raise():
     with pytest.raises(TypeError, match=r"must be a keras\.Model"):
         AverageOverViews(lambda x: x)
-    with pytest.raises(ValueError, match="images"):
-        AverageOverViews(mlutils.mlp(3, (), 2))
+    maps = [keras.Input((9, 9, 1)), keras.layers.Conv2D(2, 3)]
+    any_size = [keras.Input((None, None, 1)), keras.layers.GlobalAveragePooling2D()]
+    for eye in (mlutils.mlp(3, (), 2), keras.Sequential(maps), keras.Sequential(any_size)):
+        with pytest.raises(ValueError, match=r"must map images \(None, height, width, 1\)"):
+            AverageOverViews(eye)
