@@ -4,7 +4,7 @@ from mlutils.data.characters import Characters
 from mlutils.data.digits import digits
 from mlutils.data.gaussian_process import GaussianProcess
 from mlutils.data.glyphs import glyphs
-from mlutils.data.lake import lake_runs, read_lake_runs
+from mlutils.data.lake import lake_runs, official_lake_runs, read_lake_runs
 from mlutils.data.linear import LinearGaussian
 from mlutils.data.network_training import NetworkTraining
 from mlutils.data.omniglot import omniglot
@@ -22,6 +22,7 @@ __all__ = [
     "episodes",
     "glyphs",
     "lake_runs",
+    "official_lake_runs",
     "omniglot",
     "read_lake_runs",
     "sinusoids",

@@ -29,6 +29,7 @@ FILES = {
     "b/empty": b"",
     "\N{GREEK SMALL LETTER ALPHA}": b"no ASCII",
 }
+NOWHERE = "http://127.0.0.1:1/"
 DOWNLOAD_URL = re.compile(r"http://127\.0\.0\.1:\d+/made\.zip")
 
 
@@ -41,7 +42,7 @@ def packed(files, compression=zipfile.ZIP_DEFLATED):
     return archive.getvalue()
 
 
-RIGHT, STORED = packed(FILES), packed(FILES, zipfile.ZIP_STORED)
+RIGHT = packed(FILES)
 CENTRAL, END = b"PK\x01\x02", b"PK\x05\x06"  # what an entry of the list of files, and its end, have
 
 
@@ -52,9 +53,9 @@ def changed(where, values, content=RIGHT):
     return bytes(content)
 
 
-def in_both_headers(local, values, files=None):
+def in_both_headers(local, values):
     """The archive of one file with a field changed in both of its headers."""
-    content = packed(files or {"a.txt": b"first"})
+    content = packed({"a.txt": b"first"})
     return changed(content.index(CENTRAL) + local + 2, values, changed(local, values, content))
 
 
@@ -62,11 +63,6 @@ def forged(content, size, claimed):
     """The archive with ``size`` replaced by ``claimed`` wherever it is declared."""
     assert content.count(struct.pack("<I", size)) == 2
     return content.replace(struct.pack("<I", size), struct.pack("<I", claimed))
-
-
-def twice():
-    with pytest.warns(UserWarning, match="Duplicate name"):
-        return packed([("a.txt", b"first"), ("b.txt", b"second"), ("a.txt", b"third")])
 
 
 @contextlib.contextmanager
@@ -157,9 +153,9 @@ def contents_of(folder):
     return {p.name: p.read_bytes() for p in folder.iterdir()}
 
 
-def assert_refused(path, reader=read):
+def assert_refused(path):
     with pytest.raises(ValueError, match=re.escape(str(path))):
-        reader(path)
+        read(path)
 
 
 @pytest.mark.parametrize(
@@ -200,32 +196,10 @@ def test_a_file_that_may_not_be_read_is_an_oserror(path):
 @pytest.mark.parametrize(
     "content",
     [
-        pytest.param(b"", id="empty"),
         pytest.param(b"no archive at all", id="garbage"),
-        pytest.param(bytes(range(256)) * 10, id="binary garbage"),
-        pytest.param(b"PK\x03\x04" + bytes(200), id="garbage that begins like an archive"),
-        pytest.param(bytes(200) + END + bytes(range(18)), id="garbage that ends like one"),
-        pytest.param(RIGHT[len(RIGHT) // 2 :], id="second half only"),
-        pytest.param(changed(STORED.index(b"first"), b"F", STORED), id="a byte of a file"),
-        pytest.param(changed(RIGHT.index(b"a.txt") + 7, b"\x99"), id="a byte of a packed file"),
-        pytest.param(changed(RIGHT.index(CENTRAL) + 16, b"1234"), id="another checksum"),
-        pytest.param(changed(RIGHT.index(CENTRAL) + 46, b"c"), id="another name in the list"),
-        pytest.param(changed(RIGHT.index(CENTRAL) + 6, b"a"), id="of another version"),
-        pytest.param(changed(RIGHT.index(CENTRAL) + 8, b"\1"), id="encrypted, says the list"),
         pytest.param(in_both_headers(6, b"\1"), id="encrypted"),
-        pytest.param(in_both_headers(6, b"\x41"), id="strongly encrypted"),
         pytest.param(in_both_headers(8, b"\x63"), id="unknown method of compression"),
-        pytest.param(in_both_headers(8, b"\x09"), id="a method Python does not know"),
-        pytest.param(in_both_headers(8, b"\x0c"), id="says bzip2 and is not"),
-        pytest.param(in_both_headers(8, b"\x0e"), id="says LZMA and is not"),
-        pytest.param(
-            in_both_headers(8, b"\x0e", {"a.txt": b"x" * 5 + bytes(range(99))}),
-            id="says LZMA and is not, longer",
-        ),
         pytest.param(RIGHT.replace(b"a.txt", b"\0.txt"), id="a file without a name"),
-        pytest.param(
-            changed(RIGHT.index(CENTRAL) + 42, b"\xff\xff\xff\x7f"), id="a file beyond the end"
-        ),
         pytest.param(
             changed(RIGHT.index(END) + 16, b"\xff\xff\xff\x7f"), id="a list beyond the end"
         ),
@@ -241,20 +215,12 @@ def test_a_file_that_may_not_be_read_is_an_oserror(path):
 def test_a_damaged_archive_is_refused_with_its_path(path, content):
     path.write_bytes(content)
     assert_refused(path)
-    assert_refused(path, lambda path: checked_archive(path, digest(FILES)))
 
 
-@pytest.mark.parametrize(
-    "compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA], ids=["bzip2", "LZMA"]
-)
-def test_other_compressions_are_read_or_refused_and_damaged_ones_refused(path, compression):
-    content = packed({"a.txt": b"first" * 99}, compression)
-    path.write_bytes(content)
-    with contextlib.suppress(ValueError):
-        assert read(path) == {"a.txt": b"first" * 99}
-    for where in (50, 60):
-        path.write_bytes(changed(where, b"\x99" * 4, content))
-        assert_refused(path)
+def test_other_compressions_are_refused(path):
+    path.write_bytes(packed({"a.txt": b"first"}, zipfile.ZIP_BZIP2))
+    with pytest.raises(ValueError, match="is compressed in another way"):
+        read(path)
 
 
 def test_a_truncated_archive_is_refused_wherever_it_ends(path):
@@ -284,7 +250,8 @@ def test_any_changed_bit_is_harmless_or_refused(path):
 
 
 def test_a_name_twice_is_refused(path):
-    path.write_bytes(twice())
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        path.write_bytes(packed([("a.txt", b"first"), ("b.txt", b"second"), ("a.txt", b"third")]))
     with pytest.raises(ValueError, match=rf"{re.escape(str(path))} names 1 of its files twice"):
         read(path)
 
@@ -302,6 +269,16 @@ def test_so_many_files_and_bytes_are_allowed_and_no_more(path, monkeypatch):
                 read(path)
 
 
+def test_a_file_of_so_many_bytes_is_read_and_no_larger_one(path, monkeypatch):
+    assert archives.LARGEST == 128 * 2**20
+    path.write_bytes(RIGHT)
+    monkeypatch.setattr(archives, "LARGEST", len(RIGHT))
+    assert read(path) == FILES
+    monkeypatch.setattr(archives, "LARGEST", len(RIGHT) - 1)
+    with pytest.raises(ValueError, match=rf"{re.escape(str(path))} has {len(RIGHT):,} bytes"):
+        read(path)
+
+
 def peak_of_reading(path):
     """The most memory that refusing it took, in bytes."""
     tracemalloc.start()
@@ -312,24 +289,24 @@ def peak_of_reading(path):
         tracemalloc.stop()
 
 
-def test_a_bomb_is_refused_before_anything_is_unpacked(path):
-    path.write_bytes(packed([("small", b"1"), ("large", bytes(archives.MOST_BYTES))]))
-    assert path.stat().st_size < 2**17
-    assert peak_of_reading(path) < 2**20
+def test_a_bomb_is_refused_before_anything_is_unpacked(path, monkeypatch):
+    monkeypatch.setattr(archives, "MOST_BYTES", 2**20)
+    path.write_bytes(packed([("small", b"1"), ("large", bytes(2**20))]))
+    assert peak_of_reading(path) < 2**18
 
 
 @pytest.mark.parametrize(
     "compression",
-    [
-        pytest.param(zipfile.ZIP_DEFLATED, id="deflate"),
-        pytest.param(zipfile.ZIP_BZIP2, id="bzip2"),
-        pytest.param(zipfile.ZIP_LZMA, id="LZMA"),
-    ],
+    [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA],
+    ids=["deflate", "bzip2", "LZMA"],
 )
-def test_a_bomb_that_says_it_is_small_is_refused_before_it_fills_the_memory(path, compression):
-    size = 2 * archives.MOST_BYTES + 0x123456
+def test_a_bomb_that_says_it_is_small_is_refused_before_it_fills_the_memory(
+    path, monkeypatch, compression
+):
+    monkeypatch.setattr(archives, "MOST_BYTES", 2**20)
+    size = 2**21 + 0x123456
     path.write_bytes(forged(packed({"bomb": bytes(size)}, compression), size, 10))
-    assert peak_of_reading(path) < archives.MOST_BYTES
+    assert peak_of_reading(path) < 2**20
 
 
 def test_names_and_links_that_point_elsewhere_are_but_keys(tmp_path, monkeypatch):
@@ -360,31 +337,6 @@ def test_the_digest_is_of_names_and_contents_in_order_of_names():
     assert digest({}) == sha(b"").hexdigest()
 
 
-def test_the_digest_does_not_depend_on_how_they_are_packed(path):
-    digests = set()
-    for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        for names in (FILES, reversed(FILES)):
-            path.write_bytes(packed({name: FILES[name] for name in names}, compression))
-            digests.add(digest(read(path)))
-    assert digests == {digest(FILES)}
-
-
-def test_the_digest_tells_any_change():
-    variants = [
-        {"ab": b"c", "d": b"ef"},
-        {"ab": b"C", "d": b"ef"},
-        {"aB": b"c", "d": b"ef"},
-        {"a": b"bc", "d": b"ef"},
-        {"abc": b"", "d": b"ef"},
-        {"ab": b"cd", "": b"ef"},
-        {"ab": b"ef", "d": b"c"},
-        {"ab": b"c"},
-        {"ab": b"c", "d": b"ef", "g": b""},
-        {"ab": b"c\0", "d": b"ef"},
-    ]
-    assert len({digest(files) for files in variants}) == len(variants)
-
-
 def test_other_contents_than_expected_are_refused_with_both_digests(path):
     path.write_bytes(RIGHT)
     assert checked_archive(path, digest(FILES)) == FILES
@@ -409,7 +361,7 @@ def test_fetched_once_then_read(path, answer):
         assert contents_of(folder) == {"made.zip": RIGHT}
         assert fetch(url, path) == FILES
         assert requests == ["/made.zip"]
-    assert fetch("http://127.0.0.1:1/", path) == FILES  # there is no server any more
+    assert fetch(NOWHERE, path) == FILES  # there is no server any more
 
 
 def test_it_is_written_beside_its_place_not_to_kerass_other_caches(path, monkeypatch):
@@ -426,20 +378,11 @@ def test_it_is_written_beside_its_place_not_to_kerass_other_caches(path, monkeyp
     assert path.parent.resolve() in file.parents and not file.exists()
 
 
-# What can stand in the archive's place when it is fetched.
-EARLIER = {
-    "nothing": None,
-    "empty": b"",
-    "garbage": b"no archive at all",
-    "cut off": RIGHT[: len(RIGHT) // 2],
-    "damaged": changed(STORED.index(b"first"), b"F", STORED),
-    "another archive": packed({"a.txt": b"other"}),
-    "a changed method of compression": in_both_headers(8, b"\x0c"),
-    "a list beyond the end": changed(RIGHT.index(END) + 16, b"\xff\xff\xff\x7f"),
-}
+HALF = RIGHT[: len(RIGHT) // 2]
+DIFFERENT = packed({**FILES, "a.txt": b"other"})
 
 
-@pytest.mark.parametrize("earlier", EARLIER.values(), ids=EARLIER)
+@pytest.mark.parametrize("earlier", [None, HALF, DIFFERENT], ids=["nothing", "cut off", "another"])
 def test_what_is_damaged_is_replaced(path, earlier):
     if earlier is not None:
         path.write_bytes(earlier)
@@ -456,26 +399,23 @@ def assert_says_what_to_do(error, path):
     assert "MLUTILS_DATA" in message and "KERAS_HOME" in message
 
 
-HALF = RIGHT[: len(RIGHT) // 2]
-DIFFERENT = packed({**FILES, "a.txt": b"other"})
-
-
-@pytest.mark.parametrize("earlier", [None, HALF, DIFFERENT], ids=["new", "cut off", "another"])
 @pytest.mark.parametrize(
-    "answer, kind, says",
+    "earlier, answer, kind, says",
     [
-        pytest.param(sends(b"gone", 404), OSError, "404", id="not found"),
-        pytest.param(sends(RIGHT, 500), OSError, "500", id="server error"),
-        pytest.param(sends(HALF, length=len(RIGHT)), OSError, "retrieval", id="closed half-way"),
-        pytest.param(sends_without_length(HALF), ValueError, "zip", id="half, of no length"),
-        pytest.param(sends(b""), (OSError, ValueError), None, id="an empty file"),
-        pytest.param(sends(b"<html>Sign in!</html>"), ValueError, "zip", id="a page"),
-        pytest.param(sends(DIFFERENT), ValueError, "digest", id="another archive"),
-        pytest.param(sends(changed(30, b"c")), ValueError, "zip", id="a damaged archive"),
-        pytest.param(closes, OSError, None, id="no answer"),
-        pytest.param(speaks_no_http, OSError, None, id="no HTTP"),
-        pytest.param(falls_silent(), OSError, "timed out", id="silent"),
-        pytest.param(falls_silent(HALF), OSError, "timed out", id="silent half-way"),
+        pytest.param(HALF, None, OSError, "refused", id="no server"),
+        pytest.param(HALF, sends(b"gone", 404), OSError, "404", id="not found"),
+        pytest.param(HALF, sends(RIGHT, 500), OSError, "500", id="server error"),
+        pytest.param(HALF, sends(HALF, length=len(RIGHT)), OSError, "retrieval", id="half-way"),
+        pytest.param(None, sends(HALF, length=len(RIGHT)), OSError, "retrieval", id="for nothing"),
+        pytest.param(HALF, sends_without_length(HALF), ValueError, "zip", id="half, of no length"),
+        pytest.param(HALF, sends(b""), (OSError, ValueError), None, id="an empty file"),
+        pytest.param(HALF, sends(b"<html>Sign in!</html>"), ValueError, "zip", id="a page"),
+        pytest.param(HALF, sends(DIFFERENT), ValueError, "digest", id="another archive"),
+        pytest.param(HALF, sends(changed(30, b"c")), ValueError, "zip", id="a damaged archive"),
+        pytest.param(HALF, closes, OSError, None, id="no answer"),
+        pytest.param(HALF, speaks_no_http, OSError, None, id="no HTTP"),
+        pytest.param(HALF, falls_silent(), OSError, "timed out", id="silent"),
+        pytest.param(HALF, falls_silent(HALF), OSError, "timed out", id="silent half-way"),
     ],
 )
 def test_a_failed_download_leaves_things_as_they_were(
@@ -488,25 +428,13 @@ def test_a_failed_download_leaves_things_as_they_were(
         if says == "timed out":
             patched.setattr(archives, "PATIENCE", 0.5)
         with pytest.raises(kind, match=says) as caught:
-            fetch(url, path)
-        assert requests == ["/made.zip"]
+            fetch(url if answer else NOWHERE, path)
+        assert requests == (["/made.zip"] if answer else [])
     assert_says_what_to_do(caught.value, path)
     assert contents_of(path.parent) == ({} if earlier is None else {"made.zip": earlier})
     with serving(sends(RIGHT)) as (url, _):
         assert fetch(url, path) == FILES
     assert contents_of(path.parent) == {"made.zip": RIGHT}
-
-
-@pytest.mark.parametrize("earlier", [None, HALF], ids=["new", "cut off"])
-def test_a_refused_connection_leaves_things_as_they_were(path, earlier):
-    if earlier is not None:
-        path.write_bytes(earlier)
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
-    with pytest.raises(OSError, match="refused") as caught:
-        fetch(f"http://127.0.0.1:{port}/", path)
-    assert_says_what_to_do(caught.value, path)
-    assert contents_of(path.parent) == ({} if earlier is None else {"made.zip": earlier})
 
 
 def cut_off(error):
@@ -520,20 +448,18 @@ def cut_off(error):
     return get_file
 
 
-@pytest.mark.parametrize("earlier", [None, HALF], ids=["new", "cut off"])
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt()])
-def test_a_write_that_is_cut_off_leaves_things_as_they_were(path, monkeypatch, earlier, error):
+def test_a_write_that_is_cut_off_leaves_things_as_they_were(path, monkeypatch, error):
     """A full disk, with advice; and whoever stops the program just stops it."""
-    if earlier is not None:
-        path.write_bytes(earlier)
+    path.write_bytes(HALF)
     with monkeypatch.context() as patched:
         patched.setattr(keras.utils, "get_file", cut_off(error))
         with pytest.raises(type(error)) as caught:
-            fetch("http://127.0.0.1:1/", path)
+            fetch(NOWHERE, path)
     if isinstance(error, OSError):
         assert "No space left" in str(caught.value)
         assert_says_what_to_do(caught.value, path)
-    assert contents_of(path.parent) == ({} if earlier is None else {"made.zip": earlier})
+    assert contents_of(path.parent) == {"made.zip": HALF}
     with serving(sends(RIGHT)) as (url, _):
         assert fetch(url, path) == FILES
 
@@ -622,34 +548,18 @@ def test_two_processes_at_once_get_it_and_leave_one_file(path, monkeypatch):
     assert contents_of(path.parent) == {"made.zip": RIGHT}
 
 
-@pytest.mark.parametrize("before", [None, 7.0])
-def test_the_patience_of_other_connections_is_as_before(path, monkeypatch, before):
-    seen = []
-
-    def looking(fname, origin, cache_dir, cache_subdir):
-        seen.append(socket.getdefaulttimeout())
-        raise ConnectionError
-
+def test_the_patience_of_other_connections_is_as_before(path, monkeypatch):
     unpatched = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(before)
+    socket.setdefaulttimeout(7.0)
     try:
         with serving(sends(RIGHT)) as (url, _):
             fetch(url, path)
-            assert socket.getdefaulttimeout() == before
+        assert socket.getdefaulttimeout() == 7.0
         path.unlink()
-        for answer in (sends(b"gone", 404), sends(DIFFERENT)):
-            with serving(answer) as (url, _), pytest.raises((OSError, ValueError)):
-                fetch(url, path)
-            assert socket.getdefaulttimeout() == before
-        for error in (OSError("full"), KeyboardInterrupt()):
-            monkeypatch.setattr(keras.utils, "get_file", cut_off(error))
-            with pytest.raises(type(error)):
-                fetch("http://127.0.0.1:1/", path)
-            assert socket.getdefaulttimeout() == before
-        monkeypatch.setattr(keras.utils, "get_file", looking)
-        with pytest.raises(OSError):
-            fetch("http://127.0.0.1:1/", path)
-        assert seen == [archives.PATIENCE] and socket.getdefaulttimeout() == before
+        monkeypatch.setattr(keras.utils, "get_file", cut_off(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            fetch(NOWHERE, path)
+        assert socket.getdefaulttimeout() == 7.0
     finally:
         socket.setdefaulttimeout(unpatched)
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -74,28 +74,35 @@ def check_run(run, ways, queries):
 def cases(draw):
     ways, queries = draw(st.integers(1, 6)), draw(st.integers(1, 3))
     sizes = draw(st.lists(st.integers(1, 8), min_size=1, max_size=4))
-    return (
-        ways,
-        queries,
-        {
-            "characters": coded(
-                dict(zip("ABCD", [ways, *sizes], strict=False)),
-                1 + queries + draw(st.integers(0, 2)),
-            ),
-            "within": draw(st.booleans()),
-            "meta_batch": draw(st.integers(1, 4)),
-            "seed": draw(st.integers(0, 2**32 - 1)),
-        },
+    characters = coded(
+        dict(zip("ABCD", [ways, *sizes], strict=False)), 1 + queries + draw(st.integers(0, 2))
     )
+    options = {
+        "within": draw(st.booleans()),
+        "meta_batch": draw(st.integers(1, 4)),
+        "seed": draw(st.integers(0, 2**32 - 1)),
+    }
+    return ways, queries, characters, options
+
+
+# As many people and characters as a run takes.
+JUST = (3, 2, coded({"A": 3, "B": 4}, 3), {"within": True, "meta_batch": 2, "seed": 0})
 
 
 # A failing case is small as it is; to look for a smaller one would take minutes.
-@settings(deadline=None, max_examples=10, derandomize=True, database=None, phases=[Phase.generate])
+@settings(
+    deadline=None,
+    max_examples=10,
+    derandomize=True,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+)
 @given(cases())
+@example(JUST)
 def test_runs_keep_their_promises_and_come_again(case):
     """Museum of bugs, 7: an example in both sets, a class twice, labels that do not fit."""
-    ways, queries, options = case
-    characters, meta_batch = options.pop("characters"), options["meta_batch"]
+    ways, queries, characters, options = case
+    meta_batch = options["meta_batch"]
     dataset = lake_runs(characters, ways, queries=queries, **options)
     first, again = ([Episode.from_element(e) for e in dataset.take(2)] for _ in range(2))
     for batch, other in zip(first, again, strict=True):
@@ -120,17 +127,8 @@ def test_scripts_with_enough_characters_take_turns(meta_batch, number):
     assert [scripts_of(run) for run in runs] == list(itertools.islice(turns, len(runs)))
 
 
-@pytest.mark.parametrize(
-    "ways, scripts", [(3, {"small", "B", "C", "D"}), (4, {"B", "C", "D"}), (6, {"B", "D"})]
-)
-def test_no_other_script_takes_part(ways, scripts):
-    runs = runs_of(2, ways=ways, meta_batch=6)
-    assert set.union(*map(scripts_of, runs)) == scripts
-
-
-def test_a_script_of_just_so_many_characters_shows_all_of_them():
-    for run in runs_of(2, ways=7, meta_batch=2):
-        assert set(run[0][:, 0]) == {i for i, s in enumerate(CODED.scripts) if s == "D"}
+def test_no_other_script_takes_part():
+    assert set.union(*map(scripts_of, runs_of(2, ways=6, meta_batch=6))) == {"B", "D"}
 
 
 @pytest.mark.parametrize("within", [True, False])
@@ -147,17 +145,6 @@ def test_each_run_draws_new_characters_people_and_orders(within):
     orders = {(*run[1], *run[3]) for run in runs}
     assert len(orders) == 36, "support and query set are not each in any order"
     assert len({tuple(run[0][:, 0]) for run in runs}) > 80  # of 342 within, 9,240 between
-
-
-def test_two_people_draw_queries_one_after_the_other():
-    for run in runs_of(3, ways=4, queries=2, meta_batch=2):
-        check_run(run, 4, 2)
-        assert len(run[2]) == 8 and run[2][0, 1] != run[2][4, 1]
-
-
-def test_all_people_can_take_part():
-    for run in runs_of(2, ways=2, queries=PEOPLE - 1):
-        assert {*run[0][:, 1], *run[2][:, 1]} == set(range(PEOPLE))
 
 
 def test_between_mixes_scripts():
@@ -371,8 +358,6 @@ def without(name):
 @pytest.mark.parametrize(
     "files, says",
     [
-        pytest.param({}, "no runNN", id="empty"),
-        pytest.param({"README": b"none"}, "no runNN", id="no runs"),
         pytest.param(
             {n: c for n, c in layout().items() if n.endswith("png")}, "no runNN", id="no lists"
         ),
@@ -404,29 +389,21 @@ def without(name):
             with_list(*LINES[:3], f"{LINES[3]} 1"), f"{LIST} .*two names", id="three words"
         ),
         pytest.param(with_list(*LINES, "end"), f"{LIST} .*two names", id="one word"),
-        pytest.param(with_list(), f"{LIST} .*two names", id="an empty list"),
         pytest.param(with_list("", " \r", "\t"), f"{LIST} .*two names", id="a blank list"),
         pytest.param(
             {**layout(), LIST: "\n".join(LINES).encode("utf-16")}, LIST, id="a list in UTF-16"
         ),
-        pytest.param({**layout(), LIST: bytes(range(256))}, LIST, id="a list of garbage"),
-        pytest.param(with_drawing(b""), DRAWING, id="an empty picture"),
         pytest.param(with_drawing(b"no picture"), DRAWING, id="no picture"),
         pytest.param(
             with_drawing(PICTURES[1][1][2][:8], "run01/training/class02.png"),
             "run01/training/class02.png",
             id="a signature only",
         ),
-        pytest.param(with_drawing(PICTURES[1][1][2][:40]), DRAWING, id="a header only"),
         pytest.param(with_drawing(PICTURES[1][1][2][:500]), DRAWING, id="a truncated picture"),
-        pytest.param(with_drawing(claiming(105, 105)), DRAWING, id="too few pixels"),
         pytest.param(with_drawing(claiming(20_000, 20_000)), DRAWING, id="too many pixels"),
         pytest.param(with_drawing(claiming(10_000, 10_000)), DRAWING, id="still too many pixels"),
         pytest.param(with_drawing(claiming(1025, 1)), f"{DRAWING}.*1024", id="too wide"),
-        pytest.param(with_drawing(claiming(1, 2**31 - 1)), DRAWING, id="far too high"),
-        pytest.param(with_drawing(claiming(0, 0)), DRAWING, id="no pixels"),
         pytest.param(with_drawing(saved("JPEG")), DRAWING, id="a JPEG"),
-        pytest.param(with_drawing(saved("GIF")), DRAWING, id="a GIF"),
         pytest.param(
             with_drawing(saved("PNG", (105, 104))), "run02/.*different sizes", id="another size"
         ),
@@ -447,26 +424,17 @@ def test_a_damaged_archive_is_refused_with_its_path(path, files, says):
     assert "runNN/test/itemII.png runNN/training/classCC.png" in message
 
 
-@pytest.mark.parametrize("length", [0, 1, 1000, -1000, -1])
-def test_a_truncated_archive_is_refused_with_its_path(path, length):
-    path.write_bytes(packed(layout())[:length])
-    with pytest.raises(ValueError, match=re.escape(str(path))):
-        read_lake_runs(path)
-
-
 def test_a_missing_archive_is_not_found(path):
     with pytest.raises(FileNotFoundError, match=re.escape(str(path))):
         read_lake_runs(path)
 
 
-def test_a_folder_in_its_place_is_an_oserror(path):
-    path.mkdir()
-    with pytest.raises(OSError, match=re.escape(str(path))):
-        read_lake_runs(path)
-
-
-@pytest.mark.parametrize("size", [0, -28, 28.0, True, None])
-def test_a_wrong_size_raises_with_what_is_allowed(path, size):
+@pytest.mark.parametrize(
+    "size, says",
+    [(size, "an integer of at least 1") for size in (0, -28, 28.0, True, None)]
+    + [(1025, "at most 1024")],
+)
+def test_a_wrong_size_raises_with_what_is_allowed(path, size, says):
     path.write_bytes(packed(layout()))
-    with pytest.raises(ValueError, match=rf"size must be an integer of at least 1, got {size}"):
+    with pytest.raises(ValueError, match=f"size must be {says}, got {size}"):
         read_lake_runs(path, size=size)

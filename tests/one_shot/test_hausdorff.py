@@ -7,6 +7,7 @@ import tensorflow as tf
 
 import mlutils
 from mlutils import ModifiedHausdorff
+from mlutils.data.archives import own_archives
 from mlutils.one_shot.hausdorff import modified_hausdorff
 
 
@@ -111,6 +112,16 @@ def test_evaluated_like_any_learner():
     faint = runs.map(lambda inputs, y: ((inputs[0] / 4, inputs[1], inputs[2] / 4), y))
     lower = mlutils.evaluate(ModifiedHausdorff(threshold=0.125), faint, tasks=10)
     np.testing.assert_allclose(lower.values, score.values)
+
+
+def test_lakes_baseline():
+    """eq-modified-hausdorff on the 20 official runs: the repository of Omniglot says 38.8 %."""
+    folder = own_archives()
+    if folder is None or not (folder / "images_evaluation.zip").is_file():
+        pytest.skip("MLUTILS_DATA names no folder with the archives of Omniglot")
+    runs = mlutils.data.official_lake_runs(size=105)
+    score = mlutils.evaluate(ModifiedHausdorff(), [runs], tasks=20, metric="error")
+    assert 100 * score.mean == pytest.approx(38.75)
 
 
 def test_a_blank_drawing_has_no_distance():
