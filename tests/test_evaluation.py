@@ -40,6 +40,12 @@ def test_accuracy_is_per_task_over_the_class_axis():
         assert str(score) == "83.3 ± 32.7 % (2 tasks)"
 
 
+def test_error_is_one_less_accuracy():
+    score = mlutils.evaluate(Constant(LOGITS), [labelled()], tasks=2, metric="error")
+    np.testing.assert_allclose(score.values, [1 / 3, 0], atol=1e-7)
+    assert str(score) == "16.7 ± 32.7 % (2 tasks)"
+
+
 def test_no_number_is_no_right_answer():
     """argmax of NaN is 0: a diverged classifier must not score like a constant one."""
     diverged = tf.where(LABELS[..., tf.newaxis] == 0, math.nan, LOGITS)
@@ -92,7 +98,7 @@ def test_exactly_the_first_tasks_count():
         (lambda: mlutils.evaluate(Constant(LOGITS), [labelled()], tasks=0), "at least 1, got 0"),
         (
             lambda: mlutils.evaluate(Constant(LOGITS), [labelled()], tasks=2, metric="f1"),
-            "'accuracy', 'log likelihood', 'mse'",
+            "'accuracy', 'error', 'log likelihood', 'mse'",
         ),
         (
             lambda: mlutils.evaluate(Constant(LOGITS[:, :2]), [labelled()], tasks=2),
