@@ -21,6 +21,7 @@ import keras  # isort: skip
 import tensorflow as tf
 from keras import layers
 
+from benchmarks import portable
 from mlutils import ModifiedHausdorff, PairCrossEntropy, PrototypicalNetwork, SiameseNetwork
 from mlutils.one_shot import AverageOverViews, randomly_moved
 
@@ -171,7 +172,7 @@ def lake(names, held_out):
             kind: {"error": round(100 * score.mean, 2), "ci95": round(100 * score.ci95, 2)}
             for kind, score in scores.items()
         }
-        store(learner, name)
+        portable.save(learner, RESULTS / "lake" / f"{name}.keras")
         path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
@@ -182,15 +183,6 @@ def characters(size, held_out):
         return background, mlutils.data.omniglot("evaluation", size)
     others = set(background.scripts) - set(HELD_OUT)
     return background.of_scripts(others), background.of_scripts(HELD_OUT)
-
-
-def store(learner, name):
-    """Save the learner without its optimizer."""
-    folder = RESULTS / "lake"
-    folder.mkdir(parents=True, exist_ok=True)
-    copy = type(learner).from_config(learner.get_config())
-    copy.set_weights(learner.get_weights())
-    copy.save(folder / f"{name}.keras")
 
 
 def on_archive(path):

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
+from benchmarks import portable
 from mlutils import (
     MAML,
     MANN,
@@ -160,20 +161,12 @@ def main(names):
             learner, how = pretrain_encoder(train)
         else:
             learner, how = RECIPES[name](train, trained_learner("encoder")[0])
-        learner = uncompiled(learner)
         seconds = round(time.process_time() - start)
-        learner.save(FOLDER / f"{name}.keras")
+        portable.save(learner, FOLDER / f"{name}.keras")
         entry = {**how, "seconds": seconds}
         text = json.dumps({**record(), name: entry}, indent=1) + "\n"
         path.write_text(text, encoding="utf-8")
         print(name, entry, flush=True)
-
-
-def uncompiled(learner):
-    """A copy without the optimizer, whose moments would triple the file."""
-    copy = type(learner).from_config(learner.get_config())
-    copy.set_weights(learner.get_weights())
-    return copy
 
 
 if __name__ == "__main__":
