@@ -1,4 +1,4 @@
-"""Save learners so that the oldest Keras that mlutils allows can load them."""
+"""Save learners so that an older Keras, such as Colab's, can load them."""
 
 import io
 import json

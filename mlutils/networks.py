@@ -47,6 +47,19 @@ def check_network(model, name="model"):
         )
 
 
+class WithEncoder:
+    """A Keras model whose configuration holds its ``encoder``; stands before its other bases."""
+
+    def get_config(self):
+        encoder = keras.saving.serialize_keras_object(self.encoder)
+        return {**super().get_config(), "encoder": encoder}
+
+    @classmethod
+    def from_config(cls, config):
+        encoder = keras.saving.deserialize_keras_object(config["encoder"])
+        return cls(**{**config, "encoder": encoder})
+
+
 def predict_with(model, weights, x):
     """A model's predictions with other weights in place of its own; nothing is assigned.
 

@@ -2,16 +2,15 @@
 
 import math
 
-import keras
 import tensorflow as tf
 
 from mlutils.episodes import check_support, shape_of
 from mlutils.learner import MetaLearner
-from mlutils.networks import check_network
+from mlutils.networks import WithEncoder, check_network
 from mlutils.vectorize import map_tasks
 
 
-class EncoderLearner(MetaLearner):
+class EncoderLearner(WithEncoder, MetaLearner):
     """A learner that embeds inputs, summarises the support set, and answers queries from that.
 
     A subclass defines ``summarize`` and ``answer``, both for a batch of tasks.  A classifier's
@@ -91,15 +90,6 @@ class EncoderLearner(MetaLearner):
     def embed_one(self, x):
         """The embeddings ``(1, examples, features)`` of one task's ``(examples, ...)``."""
         return tf.cast(flat_embeddings(self.encoder, x)[tf.newaxis], self.compute_dtype)
-
-    def get_config(self):
-        encoder = keras.saving.serialize_keras_object(self.encoder)
-        return {**super().get_config(), "encoder": encoder}
-
-    @classmethod
-    def from_config(cls, config):
-        encoder = keras.saving.deserialize_keras_object(config["encoder"])
-        return cls(**{**config, "encoder": encoder})
 
 
 def embed(encoder, x):
