@@ -47,17 +47,23 @@ def check_network(model, name="model"):
         )
 
 
-class WithEncoder:
-    """A Keras model whose configuration holds its ``encoder``; stands before its other bases."""
+class WithNetworks:
+    """A Keras model whose configuration holds its networks; stands before its other bases.
+
+    Attributes:
+        networks: the names of the attributes and constructor arguments that are networks.
+    """
+
+    networks = ("encoder",)
 
     def get_config(self):
-        encoder = keras.saving.serialize_keras_object(self.encoder)
-        return {**super().get_config(), "encoder": encoder}
+        parts = {n: keras.saving.serialize_keras_object(getattr(self, n)) for n in self.networks}
+        return {**super().get_config(), **parts}
 
     @classmethod
     def from_config(cls, config):
-        encoder = keras.saving.deserialize_keras_object(config["encoder"])
-        return cls(**{**config, "encoder": encoder})
+        parts = {n: keras.saving.deserialize_keras_object(config[n]) for n in cls.networks}
+        return cls(**{**config, **parts})
 
 
 def predict_with(model, weights, x):

@@ -1,6 +1,9 @@
 """Families of tasks, sampled in graph as ``tf.data`` pipelines of episodes."""
 
+from mlutils.data.braille import braille
 from mlutils.data.characters import Characters
+from mlutils.data.described import ClassSplit, Described
+from mlutils.data.diacritics import diacritics
 from mlutils.data.digits import digits
 from mlutils.data.gaussian_process import GaussianProcess
 from mlutils.data.glyphs import glyphs
@@ -14,10 +17,14 @@ from mlutils.data.sinusoids import sinusoids
 
 __all__ = [
     "Characters",
+    "ClassSplit",
+    "Described",
     "GaussianProcess",
     "LinearGaussian",
     "NetworkTraining",
     "Quadratics",
+    "braille",
+    "diacritics",
     "digits",
     "episodes",
     "glyphs",

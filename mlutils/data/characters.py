@@ -1,6 +1,6 @@
 """Characters of many scripts, each drawn several times: what few-shot learners practise on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -97,7 +97,7 @@ class Characters:
                 f"drawers must be different numbers from 0 to {there - 1}, at least one; "
                 f"got {drawers!r}."
             )
-        return Characters(self.images[:, kept], self.names, self.scripts, self.source)
+        return replace(self, images=self.images[:, kept])
 
     def turned(self):
         """Four times as many classes: these, then turned left by 90, 180 and 270 degrees.
@@ -111,10 +111,10 @@ class Characters:
             tuple(f"{name}{mark}" for mark in marks for name in some)
             for some in (self.names, self.scripts)
         )
-        return Characters(np.concatenate(images), names, scripts, self.source)
+        return replace(self, images=np.concatenate(images), names=names, scripts=scripts)
 
     def subset(self, kept):
         """The characters at some positions."""
         kept = list(kept)
         names, scripts = (tuple(v[i] for i in kept) for v in (self.names, self.scripts))
-        return Characters(self.images[kept], names, scripts, self.source)
+        return replace(self, images=self.images[kept], names=names, scripts=scripts)

@@ -1,20 +1,13 @@
 """Glyphs: synthetic drawings of characters, rendered from the fonts that matplotlib ships."""
 
-import hashlib
 import unicodedata
-from pathlib import Path
 
-import matplotlib
 import numpy as np
-import PIL.features
 
 from mlutils.checks import check_seed
 from mlutils.data import rendering
 from mlutils.data.cache import cached_arrays
 from mlutils.data.characters import Characters
-
-SOURCE = "synthetic: rendered from the DejaVu fonts and distorted"
-DRAWINGS = 20
 
 # Scripts and notations, with the ranges of their code points.  No combining marks, digits or
 # ready-made combinations; of near-duplicates only the first in this order is kept.
@@ -61,13 +54,6 @@ RANGES = {script: ranges for part in SCRIPTS.values() for script, ranges in part
 # cosine between their blurred prints, both of one size, is at least this.
 DUPLICATE = 0.96
 
-# Standard deviations of what a script's n-th drawer does to all its characters, and of what each
-# drawing adds.  Calibrated so that the nearest neighbour in pixels is right about as often as on
-# Omniglot: 44 % of 5-way and 24 % of 20-way 1-shot queries (measured there).
-OF_DRAWER = {"rotation": 0.10, "slant": 0.20, "aspect": 0.15, "scale": 0.08}
-OF_DRAWING = {"rotation": 0.07, "slant": 0.10, "aspect": 0.10, "scale": 0.08}
-SHIFT, BEND = 0.10, 0.20
-
 
 def glyphs(split=None, seed=0):
     """Synthetic drawings of the characters of many scripts, split by script.
@@ -91,29 +77,18 @@ def glyphs(split=None, seed=0):
     if split not in (None, *SPLITS):
         raise ValueError(f"split must be one of {SPLITS} or None, got {split!r}.")
     seed = check_seed(seed)
-    arrays = cached_arrays(f"glyphs-{recipe()}-{seed}.npz", lambda: make(seed), fits)
+    arrays = cached_arrays(
+        f"glyphs-{rendering.recipe(__file__)}-{seed}.npz", lambda: make(seed), fits
+    )
     names = tuple(map(chr, arrays["code_points"]))
     scripts = tuple(tuple(RANGES)[i] for i in arrays["scripts"])
-    everything = Characters(arrays["images"], names, scripts, SOURCE)
+    everything = Characters(arrays["images"], names, scripts, rendering.SOURCE)
     return everything if split is None else everything.of_scripts(set(SCRIPTS[split]))
-
-
-def recipe():
-    """A short digest of everything that decides what the pictures look like, but for the seed."""
-    sources = b"".join(Path(file).read_bytes() for file in (__file__, rendering.__file__))
-    versions = (
-        matplotlib.__version__,
-        np.__version__,
-        PIL.__version__,
-        PIL.features.version("freetype2"),
-        unicodedata.unidata_version,
-    )
-    return hashlib.sha256(sources + repr(versions).encode()).hexdigest()[:12]
 
 
 def fits(arrays):
     """Whether a cache file holds what ``make`` makes."""
-    shape = (len(arrays["code_points"]), DRAWINGS, rendering.SIZE, rendering.SIZE, 1)
+    shape = (len(arrays["code_points"]), rendering.DRAWINGS, rendering.SIZE, rendering.SIZE, 1)
     images = arrays["images"]
     return images.dtype == np.uint8 and images.shape == shape and len(arrays["scripts"]) == shape[0]
 
@@ -126,7 +101,7 @@ def make(seed):
     """
     random = np.random.default_rng(seed)
     kept = distinct(candidates())
-    images = [drawn(script, kept, random) for script in RANGES]
+    images = [rendering.drawn(kept[script], random) for script in RANGES]
     return {
         "images": np.concatenate(images)[..., np.newaxis],
         "code_points": np.array([ord(c) for s in RANGES for c in kept[s]], np.int32),
@@ -189,25 +164,3 @@ def blurred(prints):
         picture = sum(weight * np.roll(picture, shift, axis) for shift, weight in weights)
     flat = picture.reshape(len(prints), -1)
     return flat / np.linalg.norm(flat, axis=1, keepdims=True)
-
-
-def drawn(script, kept, random):
-    """All drawings of a script's characters, ``(characters, DRAWINGS, SIZE, SIZE)``."""
-    characters = kept[script]
-    shape = len(characters), DRAWINGS
-    face = random.integers(len(rendering.FACES), size=DRAWINGS)
-    manner = {what: random.normal(0, spread, DRAWINGS) for what, spread in OF_DRAWER.items()}
-    for what, spread in OF_DRAWING.items():
-        manner[what] = manner[what] + random.normal(0, spread, shape)
-    prints = []
-    for character in characters:
-        printed = [rendering.printed(character, f) for f in rendering.faces_of(character)]
-        prints += [printed[f % len(printed)] for f in face]
-    count = len(prints)
-    pictures = rendering.distorted(
-        np.stack(prints),
-        rendering.affine(**manner).reshape(count, 2, 2),
-        random.normal(0, SHIFT, (count, 2)),
-        random.normal(0, BEND, (count, 2, rendering.KNOTS, rendering.KNOTS)),
-    )
-    return pictures.reshape(*shape, rendering.SIZE, rendering.SIZE)

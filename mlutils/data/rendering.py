@@ -1,10 +1,13 @@
 """Characters as pictures: printed from the DejaVu fonts, then distorted as if drawn by hand."""
 
 import functools
+import hashlib
+import unicodedata
 from pathlib import Path
 
 import matplotlib
 import numpy as np
+import PIL.features
 import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
@@ -30,6 +33,32 @@ PRINT = 2 * SIZE  # of a print, which has twice the resolution
 INK = 2 * 20  # of a print's longer side; the rest is room for the distortion
 KNOTS = 5  # per side of the grid whose random shifts bend a picture
 CHUNK = 2000  # pictures distorted at once, to keep memory small
+SOURCE = "synthetic: rendered from the DejaVu fonts and distorted"
+DRAWINGS = 20  # of each character
+
+# Standard deviations of what a script's n-th drawer does to all its characters, and of what each
+# drawing adds.  Calibrated so that on the glyphs the nearest neighbour in pixels is right about as
+# often as on Omniglot: 44 % of 5-way and 24 % of 20-way 1-shot queries (measured there).
+OF_DRAWER = {"rotation": 0.10, "slant": 0.20, "aspect": 0.15, "scale": 0.08}
+OF_DRAWING = {"rotation": 0.07, "slant": 0.10, "aspect": 0.10, "scale": 0.08}
+SHIFT, BEND = 0.10, 0.20
+
+
+def recipe(file):
+    """A short digest of everything that decides what the pictures look like, but for the seed.
+
+    Args:
+        file: the module that chooses the characters.
+    """
+    sources = b"".join(Path(source).read_bytes() for source in (file, __file__))
+    versions = (
+        matplotlib.__version__,
+        np.__version__,
+        PIL.__version__,
+        PIL.features.version("freetype2"),
+        unicodedata.unidata_version,
+    )
+    return hashlib.sha256(sources + repr(versions).encode()).hexdigest()[:12]
 
 
 def font_file(face):
@@ -53,19 +82,29 @@ def font(face):
     return PIL.ImageFont.truetype(str(font_file(face)), 96, layout_engine=layout)
 
 
-def printed(character, face):
+def printed(character, face, frame=None):
     """A character as the font has it: centred, its longer side ``INK`` pixels.
 
+    Args:
+        character: one that the face can draw.
+        face: one of ``FACES``.
+        frame: another character, in the box of whose ink this one is shown, so that it matters
+            where in the line its own ink lies; by default the box is its own.
+
     Returns:
-        uint8 array ``(PRINT, PRINT)``, ink 255; None if the character leaves no ink.
+        uint8 array ``(PRINT, PRINT)``, ink 255; None if there is no ink to be framed.
     """
-    left, top, right, bottom = font(face).getbbox(character)
-    picture = PIL.Image.new("L", (max(right - left, 1), max(bottom - top, 1)))
-    PIL.ImageDraw.Draw(picture).text((-left, -top), character, fill=255, font=font(face))
-    box = picture.getbbox()
+    left, top, right, bottom = font(face).getbbox(frame or character)
+
+    def typeset(text):
+        picture = PIL.Image.new("L", (max(right - left, 1), max(bottom - top, 1)))
+        PIL.ImageDraw.Draw(picture).text((-left, -top), text, fill=255, font=font(face))
+        return picture
+
+    box = typeset(frame or character).getbbox()
     if box is None:
         return None
-    picture = picture.crop(box)
+    picture = typeset(character).crop(box)
     width, height = (max(1, round(side * INK / max(picture.size))) for side in picture.size)
     picture = picture.resize((width, height), PIL.Image.Resampling.BOX)
     paper = PIL.Image.new("L", (PRINT, PRINT))
@@ -150,3 +189,37 @@ def spline_weights():
     near = np.abs(distance)
     weights = np.where(near < 1, 2 / 3 - near**2 + near**3 / 2, np.maximum(2 - near, 0) ** 3 / 6)
     return weights / weights.sum(axis=1, keepdims=True)
+
+
+def drawn(characters, random, frame=None, jitter=1.0):
+    """Drawings of one script's characters, the n-th of each by its n-th drawer.
+
+    A drawer is a font face, where it knows the character, and a way of slanting and stretching;
+    each drawing adds an affine and an elastic distortion of its own.
+
+    Args:
+        characters: a sequence of characters.
+        random: a ``numpy.random.Generator``.
+        frame: as for ``printed``.
+        jitter: how strong the distortions are; 1 is the glyphs' strength.
+
+    Returns:
+        uint8 ``(characters, DRAWINGS, SIZE, SIZE)``.
+    """
+    shape = len(characters), DRAWINGS
+    face = random.integers(len(FACES), size=DRAWINGS)
+    manner = {what: random.normal(0, spread, DRAWINGS) for what, spread in OF_DRAWER.items()}
+    for what, spread in OF_DRAWING.items():
+        manner[what] = manner[what] + random.normal(0, spread, shape)
+    prints = []
+    for character in characters:
+        known = [printed(character, f, frame) for f in faces_of(character)]
+        prints += [known[f % len(known)] for f in face]
+    count = len(prints)
+    pictures = distorted(
+        np.stack(prints),
+        affine(**{k: jitter * v for k, v in manner.items()}).reshape(count, 2, 2),
+        random.normal(0, jitter * SHIFT, (count, 2)),
+        random.normal(0, jitter * BEND, (count, 2, KNOTS, KNOTS)),
+    )
+    return pictures.reshape(*shape, SIZE, SIZE)

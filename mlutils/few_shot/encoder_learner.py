@@ -6,11 +6,11 @@ import tensorflow as tf
 
 from mlutils.episodes import check_support, shape_of
 from mlutils.learner import MetaLearner
-from mlutils.networks import WithEncoder, check_network
+from mlutils.networks import WithNetworks, check_network
 from mlutils.vectorize import map_tasks
 
 
-class EncoderLearner(WithEncoder, MetaLearner):
+class EncoderLearner(WithNetworks, MetaLearner):
     """A learner that embeds inputs, summarises the support set, and answers queries from that.
 
     A subclass defines ``summarize`` and ``answer``, both for a batch of tasks.  A classifier's
@@ -116,3 +116,8 @@ def embedding_shape(encoder):
             f"model; got output shape {shape}."
         )
     return shape[1:].as_list()
+
+
+def embedding_length(encoder):
+    """The length of one embedding, flattened; raises as ``embedding_shape``."""
+    return math.prod(embedding_shape(encoder))

@@ -8,11 +8,11 @@ import tensorflow as tf
 from mlutils.checks import check_positive
 from mlutils.episodes import check_support, shape_of
 from mlutils.learner import MetaLearner
-from mlutils.networks import check_network
+from mlutils.networks import WithNetworks, check_network
 
 
 @keras.saving.register_keras_serializable(package="mlutils")
-class ConditionalNeuralProcess(MetaLearner):
+class ConditionalNeuralProcess(WithNetworks, MetaLearner):
     """Conditional neural process (Garnelo et al., ICML 2018): regression with its uncertainty.
 
     Each support point, input and target side by side, is encoded, and the mean of the codes is the
@@ -34,6 +34,8 @@ class ConditionalNeuralProcess(MetaLearner):
         ValueError: if one is not built, or holds a trainable ``BatchNormalization``; if the
             decoder's outputs cannot be halved, or ``smallest`` is not between 0 and 1.
     """
+
+    networks = ("encoder", "decoder")
 
     def __init__(self, encoder, decoder, smallest=0.1, **kwargs):
         super().__init__(**kwargs)
@@ -91,15 +93,7 @@ class ConditionalNeuralProcess(MetaLearner):
         return tf.reduce_mean(gaussian_nll(targets, predictions))
 
     def get_config(self):
-        networks = {"encoder": self.encoder, "decoder": self.decoder}
-        networks = {k: keras.saving.serialize_keras_object(v) for k, v in networks.items()}
-        return {**super().get_config(), **networks, "smallest": self.smallest}
-
-    @classmethod
-    def from_config(cls, config):
-        names = ("encoder", "decoder")
-        networks = {n: keras.saving.deserialize_keras_object(config[n]) for n in names}
-        return cls(**{**config, **networks})
+        return {**super().get_config(), "smallest": self.smallest}
 
 
 @keras.saving.register_keras_serializable(package="mlutils")

@@ -37,6 +37,8 @@ class RelationNetwork(EncoderLearner):
             not fit together.
     """
 
+    networks = ("encoder", "relation")
+
     def __init__(self, encoder, relation, **kwargs):
         super().__init__(encoder, **kwargs)
         check_network(relation, "relation")
@@ -67,15 +69,6 @@ class RelationNetwork(EncoderLearner):
         queries = tf.reshape(tf.repeat(queries, ways, axis=0), (-1, *maps))
         scores = self.relation(tf.concat([classes, queries], axis=-1), training=False)
         return tf.reshape(tf.cast(scores, self.compute_dtype), (count, ways))
-
-    def get_config(self):
-        relation = keras.saving.serialize_keras_object(self.relation)
-        return {**super().get_config(), "relation": relation}
-
-    @classmethod
-    def from_config(cls, config):
-        relation = keras.saving.deserialize_keras_object(config["relation"])
-        return super().from_config({**config, "relation": relation})
 
 
 def fits(shape, expected):

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from mlutils.checks import check_option, check_positive
-from mlutils.few_shot.encoder_learner import EncoderLearner, embedding_shape
+from mlutils.few_shot.encoder_learner import EncoderLearner, embedding_length
 from mlutils.few_shot.prototypical import class_members
 
 COMPARISONS = ("distance", "weighted")
@@ -45,7 +45,7 @@ class SiameseNetwork(EncoderLearner):
         super().__init__(encoder, **kwargs)
         self.comparison = check_option("comparison", comparison, COMPARISONS)
         if comparison == "weighted":
-            features = tf.TensorShape(embedding_shape(encoder)).num_elements()
+            features = embedding_length(encoder)
             start = keras.initializers.Constant(-1 / features)
             self.weigh = keras.layers.Dense(1, kernel_initializer=start)
             self.weigh.build((None, None, None, features))

@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from mlutils.episodes import shape_of
-from mlutils.networks import WithEncoder, check_network
+from mlutils.networks import WithNetworks, check_network
 
 # Rotation and slant, in radians, of each look.
 LOOKS = ((0.0, 0.0), (0.12, 0.0), (-0.12, 0.0), (0.0, 0.15), (0.0, -0.15))
@@ -63,7 +63,7 @@ def randomly_moved(images, rotation=0.15, slant=0.15, stretch=0.12, shift=1.5):
 
 
 @keras.saving.register_keras_serializable(package="mlutils")
-class AverageOverViews(WithEncoder, keras.Model):
+class AverageOverViews(WithNetworks, keras.Model):
     """An encoder that looks at every image five times, turned or slanted a little.
 
     The five embeddings, each scaled to length one, are averaged.  It takes five times as long, and

@@ -10,7 +10,8 @@ import pytest
 import mlutils
 from mlutils import PrototypicalNetwork
 from mlutils.data import Characters, glyphs, rendering
-from mlutils.data.glyphs import DRAWINGS, DUPLICATE, RANGES, SCRIPTS, blurred, fits, make
+from mlutils.data.glyphs import DUPLICATE, RANGES, SCRIPTS, blurred, fits, make
+from mlutils.data.rendering import DRAWINGS
 
 MODULE = importlib.import_module("mlutils.data.glyphs")  # its name in the package is the function
 
@@ -46,7 +47,7 @@ def test_making_takes_some_seconds_and_only_once(seconds, cache, monkeypatch):
     for split in (None, *SCRIPTS):
         glyphs(split)
     (file,) = cache.iterdir()
-    assert file.name == f"glyphs-{MODULE.recipe()}-0.npz"
+    assert file.name == f"glyphs-{rendering.recipe(MODULE.__file__)}-0.npz"
     with pytest.raises(AssertionError, match="made a second time"):
         glyphs(seed=1)
 

@@ -1,0 +1,30 @@
+"""Zero shots: recognise classes from a description, without an example."""
+
+from mlutils.zero_shot.dap import DAP
+from mlutils.zero_shot.devise import DeViSE, HingeRankLoss
+from mlutils.zero_shot.eszsl import ESZSL
+from mlutils.zero_shot.generalized import (
+    SplitScore,
+    calibrated,
+    class_accuracy,
+    generalized_accuracy,
+    harmonic_mean,
+    seen_unseen_curve,
+)
+from mlutils.zero_shot.learner import ZeroShotLearner
+from mlutils.zero_shot.prototypes import DescribedPrototypes
+
+__all__ = [
+    "DAP",
+    "ESZSL",
+    "DeViSE",
+    "DescribedPrototypes",
+    "HingeRankLoss",
+    "SplitScore",
+    "ZeroShotLearner",
+    "calibrated",
+    "class_accuracy",
+    "generalized_accuracy",
+    "harmonic_mean",
+    "seen_unseen_curve",
+]

@@ -1,0 +1,94 @@
+"""Direct attribute prediction: recognise the attributes, and look up which class has them."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mlutils.checks import check_positive
+from mlutils.few_shot.encoder_learner import embedding_length
+from mlutils.zero_shot.learner import ZeroShotLearner
+
+
+@keras.saving.register_keras_serializable(package="mlutils")
+class DAP(ZeroShotLearner):
+    """Direct attribute prediction (Lampert, Nickisch & Harmeling, CVPR 2009; PAMI 2014).
+
+    ``fit`` trains one logistic regression per attribute on the embeddings of seen classes, each
+    on its own.  A class's score is the logarithm of how likely its attributes are, given
+    the query, against how common they were among the seen classes (:eq:`eq-dap`).
+    Attributes are yes or no, 1 or 0.
+
+    Args:
+        encoder: a built Keras model from inputs ``(batch, ...)`` to embeddings ``(batch, ...)``,
+            which are flattened; ``fit`` does not train it.
+        attributes: the length of a signature.
+        C: how little the logistic regressions are regularised, positive, as in scikit-learn.
+
+    Raises:
+        TypeError: if ``encoder`` is not a Keras model.
+        ValueError: if it is not built, or holds a trainable ``BatchNormalization``; for a number
+            out of range.
+    """
+
+    def __init__(self, encoder, attributes, C=1.0, **kwargs):
+        super().__init__(encoder, attributes, **kwargs)
+        self.C = check_positive("C", C)
+        self.kernel = self.unfitted("kernel", embedding_length(encoder), attributes)
+        self.bias = self.unfitted("bias", attributes)
+        self.prior = self.unfitted("prior", attributes)
+
+    def fit(self, x, y, signatures):
+        """Train the attributes' classifiers.
+
+        Args:
+            x: inputs ``(n, ...)``.
+            y: their classes, integers ``(n,)``: rows of ``signatures``.
+            signatures: of the seen classes, ``(classes, attributes)``, each 0 or 1.
+
+        Returns:
+            This learner.
+
+        Raises:
+            ValueError: as ``check_examples``, and for an attribute that is neither 0 nor 1.
+        """
+        from sklearn.linear_model import LogisticRegression  # here: importing it takes a second
+
+        x, y, signatures = self.check_examples(x, y, signatures)
+        self.check_binary(signatures)
+        features, attributes = self.features(x), signatures[y]
+        fits = [
+            LogisticRegression(C=self.C, max_iter=1000).fit(features, attribute)
+            for attribute in attributes.T
+        ]
+        self.kernel.assign(np.concatenate([fit.coef_ for fit in fits]).T)
+        self.bias.assign(np.concatenate([fit.intercept_ for fit in fits]))
+        self.prior.assign(signatures.mean(axis=0))
+        return self
+
+    def class_vectors(self, signatures):
+        """The signatures themselves, which are 0s and 1s."""
+        self.check_fitted()
+        if tf.executing_eagerly():
+            self.check_binary(signatures.numpy())
+        return signatures
+
+    def answer(self, summary, queries):
+        """The scores ``(tasks, Q, N)`` (:eq:`eq-dap`)."""
+        logits = tf.matmul(queries, self.kernel[tf.newaxis]) + self.bias
+        present = tf.math.log_sigmoid(logits) - tf.math.log(self.prior.value)
+        absent = tf.math.log_sigmoid(-logits) - tf.math.log(1 - self.prior.value)
+        return tf.matmul(present, summary, transpose_b=True) + tf.matmul(
+            absent, 1 - summary, transpose_b=True
+        )
+
+    def check_binary(self, signatures):
+        """Raise unless all attributes are 0 or 1."""
+        other = np.setdiff1d(signatures, (0, 1))
+        if other.size:
+            raise ValueError(
+                f"DAP takes attributes that are 0 or 1, got {other[0]}: say from which value on "
+                "an attribute counts as present, or use ESZSL or DeViSE."
+            )
+
+    def get_config(self):
+        return {**super().get_config(), "attributes": self.attributes, "C": self.C}

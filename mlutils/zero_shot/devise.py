@@ -1,0 +1,72 @@
+"""DeViSE: map images to where the description of their class lies, by a ranking loss."""
+
+import keras
+import tensorflow as tf
+
+from mlutils.checks import check_positive
+from mlutils.few_shot.encoder_learner import embedding_length
+from mlutils.zero_shot.learner import TrainedZeroShotLearner
+
+
+@keras.saving.register_keras_serializable(package="mlutils")
+class DeViSE(TrainedZeroShotLearner):
+    """Deep visual-semantic embedding (Frome et al., NeurIPS 2013).
+
+    A linear layer maps embeddings into the space of the signatures, which are scaled to length
+    one; a class's score is the inner product (:eq:`eq-compatibility`).  Compile with
+    ``HingeRankLoss()``, and ``fit`` on examples or on episodes.
+
+    Args:
+        encoder: a built Keras model from inputs ``(batch, ...)`` to embeddings ``(batch, ...)``,
+            which are flattened; it is used and trained in place, unless it is frozen
+            (``encoder.trainable = False``), as in the paper's first stage.
+        attributes: the length of a signature.
+
+    Raises:
+        TypeError: if ``encoder`` is not a Keras model.
+        ValueError: if it is not built, or holds a trainable ``BatchNormalization``; if
+            ``attributes`` is not a positive integer.
+    """
+
+    def __init__(self, encoder, attributes, **kwargs):
+        super().__init__(encoder, attributes, **kwargs)
+        self.project = keras.layers.Dense(attributes, use_bias=False)
+        self.project.build((None, None, embedding_length(encoder)))
+
+    def class_vectors(self, signatures):
+        """The signatures at length one; one of zeros stays."""
+        return tf.math.l2_normalize(signatures, axis=-1)
+
+    def answer(self, summary, queries):
+        """The scores ``(tasks, Q, N)`` (:eq:`eq-compatibility`)."""
+        return super().answer(summary, self.project(queries))
+
+    def get_config(self):
+        return {**super().get_config(), "attributes": self.attributes}
+
+
+@keras.saving.register_keras_serializable(package="mlutils")
+class HingeRankLoss(keras.losses.Loss):
+    """Every other class's score that is not a margin below the true one's (:eq:`eq-hinge-rank`).
+
+    Targets ``(..., Q)`` are integers 0..N-1, predictions ``(..., Q, N)`` scores.
+
+    Args:
+        margin: positive; 0.1 in the paper.
+
+    Raises:
+        ValueError: if it is not.
+    """
+
+    def __init__(self, margin=0.1, **kwargs):
+        super().__init__(**kwargs)
+        self.margin = check_positive("margin", margin)
+
+    def call(self, y_true, y_pred):
+        own = tf.one_hot(tf.cast(y_true, tf.int32), tf.shape(y_pred)[-1], dtype=y_pred.dtype)
+        right = tf.reduce_sum(own * y_pred, axis=-1, keepdims=True)
+        short = tf.maximum(self.margin - right + y_pred, 0)
+        return tf.reduce_sum((1 - own) * short, axis=-1)
+
+    def get_config(self):
+        return {**super().get_config(), "margin": self.margin}

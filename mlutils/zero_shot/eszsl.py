@@ -1,0 +1,68 @@
+"""ESZSL: the compatibility of image and description in closed form."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mlutils.checks import check_positive
+from mlutils.few_shot.encoder_learner import embedding_length
+from mlutils.zero_shot.learner import ZeroShotLearner
+
+
+@keras.saving.register_keras_serializable(package="mlutils")
+class ESZSL(ZeroShotLearner):
+    """Embarrassingly simple zero-shot learning (Romera-Paredes & Torr, ICML 2015).
+
+    Scores are bilinear in embedding and signature (:eq:`eq-compatibility`), and the matrix
+    between them is the solution (:eq:`eq-eszsl-solution`) of a regression on labels of 1
+    and -1, regularised on both sides (:eq:`eq-eszsl`): one ridge regression on the embeddings,
+    another on the signatures.
+
+    Args:
+        encoder: a built Keras model from inputs ``(batch, ...)`` to embeddings ``(batch, ...)``,
+            which are flattened; ``fit`` does not train it.
+        attributes: the length of a signature.
+        gamma: the ridge on the side of the embeddings, positive.
+        lam: the ridge on the side of the signatures, positive.
+
+    Raises:
+        TypeError: if ``encoder`` is not a Keras model.
+        ValueError: if it is not built, or holds a trainable ``BatchNormalization``; for a number
+            out of range.
+    """
+
+    def __init__(self, encoder, attributes, gamma=1.0, lam=1.0, **kwargs):
+        super().__init__(encoder, attributes, **kwargs)
+        self.gamma, self.lam = check_positive("gamma", gamma), check_positive("lam", lam)
+        self.matrix = self.unfitted("matrix", embedding_length(encoder), attributes)
+
+    def fit(self, x, y, signatures):
+        """Solve for the matrix (:eq:`eq-eszsl-solution`), in float64.
+
+        Args:
+            x: inputs ``(n, ...)``.
+            y: their classes, integers ``(n,)``: rows of ``signatures``.
+            signatures: of the seen classes, ``(classes, attributes)``.
+
+        Returns:
+            This learner.
+
+        Raises:
+            ValueError: as ``check_examples``.
+        """
+        x, y, S = self.check_examples(x, y, signatures)
+        X, S = self.features(x), S.astype(float)
+        Y = 2 * np.eye(len(S))[y] - 1
+        left = np.linalg.solve(X.T @ X + self.gamma * np.eye(X.shape[1]), X.T @ Y)
+        right = S.T @ S + self.lam * np.eye(S.shape[1])
+        self.matrix.assign(np.linalg.solve(right, S.T @ left.T).T)
+        return self
+
+    def class_vectors(self, signatures):
+        """The weights of each class, ``(tasks, N, features)``."""
+        self.check_fitted()
+        return tf.matmul(signatures, self.matrix[tf.newaxis], transpose_b=True)
+
+    def get_config(self):
+        ridges = {"gamma": self.gamma, "lam": self.lam}
+        return {**super().get_config(), "attributes": self.attributes, **ridges}

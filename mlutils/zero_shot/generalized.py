@@ -1,0 +1,221 @@
+"""Scores when seen and unseen classes compete, and the calibration that lets unseen ones win."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import stdtrit
+
+from mlutils.checks import check_finite, is_finite
+from mlutils.evaluation import Score
+
+
+def class_accuracy(y, scores):
+    """The mean over classes of the share of each that is right (:eq:`eq-class-accuracy`).
+
+    Args:
+        y: true classes, integers 0..N-1 ``(Q,)``; classes without examples do not count.
+        scores: ``(Q, N)``; the highest wins, and not a number is wrong.
+
+    Returns:
+        A float from 0 to 1.
+
+    Raises:
+        ValueError: if they do not fit together, or there are none.
+    """
+    y, scores = check_scores(y, scores)
+    right = (scores.argmax(axis=1) == y) & ~np.isnan(scores).any(axis=1)
+    return mean_by_class(y, right)
+
+
+def generalized_accuracy(y, scores, seen):
+    """Accuracy on seen and on unseen classes when both compete, and their harmonic mean.
+
+    (Xian, Lampert, Schiele & Akata, PAMI 2019; :eq:`eq-class-accuracy`,
+    :eq:`eq-harmonic-mean`.)
+
+    Args:
+        y: true classes, integers 0..N-1 ``(Q,)``, some seen, some unseen.
+        scores: of all classes, ``(Q, N)``.
+        seen: which classes are seen, bools ``(N,)``.
+
+    Returns:
+        A ``Generalized``.
+
+    Raises:
+        ValueError: if they do not fit together, or queries of either kind are missing.
+    """
+    y, scores, seen = check_generalized(y, scores, seen)
+    parts = [class_accuracy(y[part], scores[part]) for part in (seen[y], ~seen[y])]
+    return Generalized(*parts, harmonic_mean(*parts))
+
+
+class Generalized(NamedTuple):
+    """Accuracies from 0 to 1 when seen and unseen classes compete.
+
+    Attributes:
+        seen: on queries of seen classes.
+        unseen: on queries of unseen classes.
+        harmonic: the harmonic mean of the two.
+    """
+
+    seen: float
+    unseen: float
+    harmonic: float
+
+
+def harmonic_mean(seen, unseen):
+    """The harmonic mean of two accuracies (:eq:`eq-harmonic-mean`); 0 if one of them is 0.
+
+    Args:
+        seen, unseen: both as shares or both in percent.
+
+    Raises:
+        ValueError: if one is no finite number of at least 0.
+    """
+    for name, value in (("seen", seen), ("unseen", unseen)):
+        if not is_finite(value) or value < 0:
+            raise ValueError(f"{name} must be an accuracy of at least 0, got {value!r}.")
+    return 2 * seen * unseen / (seen + unseen) if seen and unseen else 0.0
+
+
+def calibrated(scores, seen, gamma):
+    """Calibrated stacking (Chao, Changpinyo, Gong & Sha, ECCV 2016), :eq:`eq-calibrated-stacking`.
+
+    Args:
+        scores: ``(Q, N)``.
+        seen: which classes are seen, bools ``(N,)``.
+        gamma: what is taken off the scores of seen classes.
+
+    Returns:
+        Scores ``(Q, N)``.
+
+    Raises:
+        ValueError: if the shapes do not fit, or ``gamma`` is no finite number.
+    """
+    scores = np.asarray(scores)
+    return scores - check_finite("gamma", gamma) * check_seen(seen, scores)
+
+
+def seen_unseen_curve(y, scores, seen):
+    """The accuracies at every calibration (:eq:`eq-calibrated-stacking`), exactly.
+
+    A query is given to the best seen class as long as ``gamma`` is below the lead of that class
+    over the best unseen one.  So accuracies change at the queries' leads only.
+
+    Args:
+        y, scores, seen: as for ``generalized_accuracy``.
+
+    Returns:
+        A ``SeenUnseenCurve``.
+
+    Raises:
+        ValueError: as ``generalized_accuracy``, or if a score is not a finite number.
+    """
+    y, scores, seen = check_generalized(y, scores, seen)
+    if not np.isfinite(scores).all():
+        raise ValueError("The scores of a seen-unseen curve must be finite numbers.")
+    best = [np.where(part, scores.astype(float), -np.inf) for part in (seen, ~seen)]
+    lead = best[0].max(axis=1) - best[1].max(axis=1)
+    share = 1 / np.bincount(y, minlength=len(seen))[y]  # each class counts as one
+    order = np.argsort(lead, kind="stable")
+    curves = []
+    for part, scores_of_part in zip((seen, ~seen), best, strict=True):
+        right = (scores_of_part.argmax(axis=1) == y) * share / len(np.unique(y[part[y]]))
+        curves.append(np.concatenate([[0], np.cumsum(right[order])]))
+    leads = lead[order]
+    # gamma before all leads, between each two, and after all: queries below it are "unseen".
+    ends = [leads[:1] - 1, (leads[1:] + leads[:-1]) / 2, leads[-1:] + 1]
+    distinct = np.concatenate([[True], leads[1:] > leads[:-1], [True]])
+    gammas = np.concatenate(ends)
+    return SeenUnseenCurve(
+        gammas[distinct],
+        (curves[0][-1] - curves[0])[distinct],
+        curves[1][distinct],
+    )
+
+
+class SeenUnseenCurve(NamedTuple):
+    """Accuracy on seen against accuracy on unseen classes, from 0 to 1.
+
+    Attributes:
+        gammas: calibrations, rising, one for each pair of accuracies.
+        seen: accuracy on seen classes, which falls.
+        unseen: accuracy on unseen classes, which rises.
+    """
+
+    gammas: np.ndarray
+    seen: np.ndarray
+    unseen: np.ndarray
+
+    @property
+    def area(self):
+        """The area under the curve (:eq:`eq-seen-unseen-area`), from 0 to 1."""
+        return float(np.trapezoid(self.unseen, -self.seen))
+
+    @property
+    def best_gamma(self):
+        """The calibration with the highest harmonic mean."""
+        sums = np.maximum(self.seen + self.unseen, 1e-12)
+        return float(self.gammas[np.argmax(2 * self.seen * self.unseen / sums)])
+
+
+class SplitScore(Score):
+    """Accuracies on some splits of the classes into seen and unseen.
+
+    As ``Score``, of ``splits`` in place of tasks.  Splits are few, so ``ci95`` takes Student's
+    quantile; they share classes, so it says how much the split matters, and not how much another
+    set of classes would.
+    """
+
+    def __init__(self, values):
+        super().__init__(values, percent=True)
+
+    @property
+    def ci95(self):
+        return super().ci95 / 1.96 * float(stdtrit(self.tasks - 1, 0.975))
+
+    def __str__(self):
+        return super().__str__().replace("tasks)", "splits)")
+
+
+def mean_by_class(y, right):
+    """The mean over classes of the mean of ``right`` over each."""
+    counts = np.bincount(y)
+    return float((np.bincount(y, weights=right)[counts > 0] / counts[counts > 0]).mean())
+
+
+def check_scores(y, scores):
+    """``y`` and ``scores`` as arrays that fit together, or a ValueError."""
+    y, scores = np.asarray(y), np.asarray(scores)
+    if scores.ndim != 2 or y.shape != scores.shape[:1] or not len(y) or y.dtype.kind not in "iu":
+        raise ValueError(
+            "y must be integers (Q,) and scores (Q, N), Q at least 1; got y of "
+            f"{y.dtype} {y.shape} and scores of shape {scores.shape}."
+        )
+    if y.min() < 0 or y.max() >= scores.shape[1]:
+        raise ValueError(
+            f"y holds class {y.min() if y.min() < 0 else y.max()}, and the scores are of classes "
+            f"0 to {scores.shape[1] - 1}."
+        )
+    return y, scores
+
+
+def check_seen(seen, scores):
+    """``seen`` as bools, one per class, or a ValueError."""
+    seen = np.asarray(seen)
+    if seen.dtype != bool or seen.shape != scores.shape[-1:]:
+        raise ValueError(
+            f"seen must be one bool for each of the {scores.shape[-1]} classes, got "
+            f"{seen.dtype} {seen.shape}."
+        )
+    return seen
+
+
+def check_generalized(y, scores, seen):
+    """All three as arrays that fit together, with queries of both kinds, or a ValueError."""
+    y, scores = check_scores(y, scores)
+    seen = check_seen(seen, scores)
+    if seen[y].all() or not seen[y].any():
+        there = "seen" if seen[y].all() else "unseen"
+        raise ValueError(f"Queries of both kinds are needed; all of these are of {there} classes.")
+    return y, scores, seen

@@ -1,0 +1,187 @@
+"""What zero-shot learners have in common: the support set is one description of each class."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mlutils.checks import check_count
+from mlutils.data.described import constant
+from mlutils.episodes import check_support
+from mlutils.few_shot.encoder_learner import EncoderLearner, flat_embeddings
+from mlutils.few_shot.prototypical import class_means
+
+BATCH = 1000  # inputs embedded at once
+
+
+class ZeroShotLearner(EncoderLearner):
+    """A learner that adapts to descriptions of classes, ``K = 0`` (:eq:`eq-zero-shot`).
+
+    A task's support set holds no example: ``support_x`` are signatures ``(N, attributes)``,
+    ``support_y`` says which class each describes.  So everything that takes a ``MetaLearner``
+    takes these too: ``compile``, ``fit`` on episodes, ``mlutils.evaluate``, ``mlutils.controls``.
+
+    A subclass defines ``class_vectors``, and ``answer`` where a score is not an inner product.
+
+    Args:
+        encoder: a built Keras model from inputs ``(batch, ...)`` to embeddings ``(batch, ...)``,
+            which are flattened.
+        attributes: the length of a signature.
+
+    Raises:
+        TypeError: if ``encoder`` is not a Keras model.
+        ValueError: if it is not built, or holds a trainable ``BatchNormalization``; if
+            ``attributes`` is not a positive integer.
+    """
+
+    def __init__(self, encoder, attributes, **kwargs):
+        super().__init__(encoder, **kwargs)
+        self.attributes = check_count("attributes", attributes)
+
+    def adapt(self, signatures, labels=None):
+        """Adapt to the description of a task's classes.
+
+        Args:
+            signatures: ``(N, attributes)``.
+            labels: which class each row describes, ``(N,)`` integers 0..N-1 in any order; by
+                default row k describes class k.
+
+        Returns:
+            A predictor from query inputs ``(Q, ...)`` to scores ``(Q, N)``.
+
+        Raises:
+            ValueError: if a signature has another length or lacks a number, or the labels do not
+                fit; if the learner has still to be fitted.
+        """
+        signatures = tf.convert_to_tensor(signatures)
+        self.check_signatures(signatures)
+        labels = tf.range(len(signatures)) if labels is None else tf.convert_to_tensor(labels)
+        check_support(signatures, labels)
+        summary = self.summarize(signatures[tf.newaxis], labels[tf.newaxis])
+        return lambda query_x: self.answer(summary, self.embed_one(query_x))[0]
+
+    def call(self, inputs, training=None):
+        """As ``MetaLearner.call``, with signatures as ``support_x``."""
+        signatures, labels, query_x = self.three_tensors(inputs)
+        self.check_signatures(signatures[0])
+        check_support(signatures[0], labels[0])
+        return self.answer(self.summarize(signatures, labels), self.embed(query_x))
+
+    def check_signatures(self, signatures):
+        """Raise unless these are ``(N, attributes)`` and, where their values are known, finite."""
+        if signatures.shape.rank != 2 or signatures.shape[1] != self.attributes:
+            raise ValueError(
+                f"The signatures have shape {signatures.shape}; this learner takes "
+                f"(N, {self.attributes}): a row of {self.attributes} attributes for each class."
+            )
+        if tf.executing_eagerly():
+            for row, column in np.argwhere(~np.isfinite(signatures))[:1]:
+                raise ValueError(
+                    f"Attribute {column} of signature {row} is missing: it is "
+                    f"{signatures[row, column]}."
+                )
+
+    def summarize(self, signatures, labels):
+        """The classes' vectors, class 0 first, ``(tasks, N, features)``."""
+        signatures = tf.cast(signatures, self.compute_dtype)
+        return self.class_vectors(class_means(signatures, labels))
+
+    def class_vectors(self, signatures):
+        """What stands for each class: ``(tasks, N, attributes)`` -> ``(tasks, N, ...)``."""
+        raise NotImplementedError(f"{type(self).__name__} does not define class_vectors.")
+
+    def answer(self, summary, queries):
+        """The inner products of classes' vectors and embeddings, ``(tasks, Q, N)``."""
+        return tf.matmul(queries, summary, transpose_b=True)
+
+    def unfitted(self, name, *shape):
+        """A weight that ``fit`` will set, not a number until then."""
+        nan = keras.initializers.Constant(np.nan)
+        return self.add_weight(shape=shape, initializer=nan, trainable=False, name=name)
+
+    def check_fitted(self):
+        """Raise if a weight is as ``unfitted`` left it, where that is known."""
+        if tf.executing_eagerly() and any(np.isnan(w).any() for w in self.non_trainable_weights):
+            raise ValueError(
+                f"This {type(self).__name__} has still to be fitted: call fit(x, y, signatures)."
+            )
+
+    def features(self, x):
+        """The embeddings ``(n, features)`` of inputs ``(n, ...)`` as a float64 array."""
+        parts = (x[start : start + BATCH] for start in range(0, len(x), BATCH))
+        return np.concatenate([flat_embeddings(self.encoder, part) for part in parts], dtype=float)
+
+    def check_examples(self, x, y, signatures):
+        """Examples of described classes as arrays.
+
+        Args:
+            x: inputs ``(n, ...)``.
+            y: their classes, integers ``(n,)``: rows of ``signatures``.
+            signatures: of the seen classes, ``(classes, attributes)``.
+
+        Returns:
+            ``x``, ``y``, ``signatures`` as arrays.
+
+        Raises:
+            ValueError: if they do not fit together; for a class without a signature or without
+                examples; for an attribute that is missing, or the same for all classes.
+        """
+        x, y, signatures = np.asarray(x), np.asarray(y), np.asarray(signatures)
+        self.check_signatures(tf.convert_to_tensor(signatures))
+        if y.ndim != 1 or len(x) != len(y) or not np.issubdtype(y.dtype, np.integer):
+            raise ValueError(
+                "y must be one integer class per example; got x of shape "
+                f"{x.shape} and y of {y.dtype} {y.shape}."
+            )
+        unknown = sorted(set(y.tolist()) - set(range(len(signatures))))
+        if unknown:
+            raise ValueError(
+                f"There are examples of classes {unknown}, and {len(signatures)} signatures, of "
+                f"classes 0 to {len(signatures) - 1}."
+            )
+        without = sorted(set(range(len(signatures))) - set(y.tolist()))
+        if without:
+            raise ValueError(
+                f"Classes {without} have a signature and no example: fit takes the signatures of "
+                "the seen classes only, or unseen ones leak into training."
+            )
+        same = np.flatnonzero(constant(signatures))
+        if len(same):
+            raise ValueError(
+                f"Attributes {same.tolist()} are the same for all {len(signatures)} classes, so "
+                "nothing can be learned of them: leave them out, or show more classes."
+            )
+        return x, y, signatures
+
+
+class TrainedZeroShotLearner(ZeroShotLearner):
+    """A zero-shot learner trained by gradient descent, on episodes or on labelled examples."""
+
+    def fit(self, x=None, y=None, signatures=None, batch_size=64, **options):
+        """Train on examples of all seen classes at once; without signatures it is Keras's ``fit``.
+
+        Args:
+            x: inputs ``(n, ...)``; or a dataset of episodes, and no ``signatures``.
+            y: their classes, integers ``(n,)``: rows of ``signatures``.
+            signatures: of the seen classes, ``(classes, attributes)``.
+            batch_size: examples per step.
+            **options: of Keras's ``fit``, such as ``epochs``.
+
+        Returns:
+            Keras's ``History``.
+
+        Raises:
+            ValueError: as ``check_examples``.
+        """
+        if signatures is None:
+            return super().fit(x, y, **options)
+        x, y, signatures = self.check_examples(x, y, signatures)
+        described = tf.constant(signatures[np.newaxis], self.compute_dtype)
+        labels = tf.range(len(signatures))[tf.newaxis]
+
+        def as_task(x, y):
+            """A batch as the queries of one task."""
+            return (described, labels, x[tf.newaxis]), y[tf.newaxis]
+
+        examples = tf.data.Dataset.from_tensor_slices((x, y)).cache()
+        batches = examples.shuffle(len(x)).batch(batch_size).map(as_task)
+        return super().fit(batches.prefetch(tf.data.AUTOTUNE), **options)

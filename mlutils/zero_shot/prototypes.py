@@ -1,0 +1,63 @@
+"""Prototypes from descriptions: a prototypical network without a single example."""
+
+import keras
+
+from mlutils.checks import check_positive
+from mlutils.episodes import shape_of
+from mlutils.few_shot.encoder_learner import embed, embedding_length
+from mlutils.few_shot.prototypical import minus_squared_distances
+from mlutils.networks import check_network
+from mlutils.zero_shot.learner import TrainedZeroShotLearner
+
+
+@keras.saving.register_keras_serializable(package="mlutils")
+class DescribedPrototypes(TrainedZeroShotLearner):
+    """Prototypical network for zero shots (Snell, Swersky & Zemel, NeurIPS 2017).
+
+    A second network maps a class's signature to its prototype (:eq:`eq-described-prototype`); a
+    query's logits are minus the squared distances to the prototypes, times ``scale``
+    (:eq:`eq-prototype-logits`): compile with
+    ``SparseCategoricalCrossentropy(from_logits=True)``, and ``fit`` on episodes or on examples.
+
+    Args:
+        encoder: a built Keras model from inputs ``(batch, ...)`` to embeddings ``(batch, ...)``,
+            which are flattened; it is used and trained in place.
+        describer: a built Keras model from signatures ``(batch, attributes)`` to prototypes
+            ``(batch, features)``; likewise.
+        scale: what distances are multiplied by, positive.
+
+    Raises:
+        TypeError: if a network is not a Keras model.
+        ValueError: if one is not built, or holds a trainable ``BatchNormalization``; if the two do
+            not fit together; if ``scale`` is not positive.
+    """
+
+    networks = ("encoder", "describer")
+
+    def __init__(self, encoder, describer, scale=1.0, **kwargs):
+        check_network(describer, "describer")
+        takes, gives = shape_of(describer, "input_shape"), shape_of(describer, "output_shape")
+        if takes is None or takes.rank != 2 or takes[1] is None:
+            raise ValueError(
+                f"The describer must take signatures (batch, attributes); it takes {takes}."
+            )
+        super().__init__(encoder, takes[1], **kwargs)
+        features = embedding_length(encoder)
+        if gives.rank != 2 or gives[1] != features:
+            raise ValueError(
+                f"The describer maps signatures to {gives}; with this encoder it must be "
+                f"(batch, {features})."
+            )
+        self.describer = describer
+        self.scale = check_positive("scale", scale)
+
+    def class_vectors(self, signatures):
+        """The prototypes ``(tasks, N, features)`` (:eq:`eq-described-prototype`)."""
+        return embed(self.describer, signatures)
+
+    def answer(self, summary, queries):
+        """The logits ``(tasks, Q, N)`` (:eq:`eq-prototype-logits`)."""
+        return self.scale * minus_squared_distances(queries, summary)
+
+    def get_config(self):
+        return {**super().get_config(), "scale": self.scale}
