@@ -14,12 +14,12 @@ LEAST = 5  # a mark is taken if it stands on so many letters or more
 
 
 def diacritics(seed=0, jitter=0.5):
-    """Synthetic drawings of the small Latin letters, plain and with one mark: a, á, ç, ...
+    """Synthetic drawings of small Latin letters, each with one mark: á, ç, ñ, ...
 
     They are printed from the DejaVu fonts and distorted as the glyphs are but less, 20 drawings
     each at 28 x 28 pixels.  A character is described by its canonical decomposition in Unicode's
-    database: a 1 for its letter and a 1 for its mark, if it has one.  A mark is among them if at
-    least five letters have it.
+    database: a 1 for its letter and a 1 for its mark.  A mark is among them if at least five
+    letters have it.
     The first call takes some seconds; the drawings are then kept in Keras's cache folder.
 
     Args:
@@ -33,14 +33,13 @@ def diacritics(seed=0, jitter=0.5):
     Raises:
         ValueError: for a seed out of range or a negative ``jitter``.
     """
-    parts = {letter: (letter,) for letter in string.ascii_lowercase} | marked_letters()
-    marks = sorted({unicodedata.name(mark) for _, *some in parts.values() for mark in some})
-    letter_of = {letter: i for i, letter in enumerate(string.ascii_lowercase)}
-    column = letter_of | {unicodedata.lookup(mark): i for i, mark in enumerate(marks, 26)}
+    parts = marked_letters()
+    letters, marks = (sorted(set(some)) for some in zip(*parts.values(), strict=True))
+    column = {part: i for i, part in enumerate([*letters, *marks])}
     signatures = np.zeros((len(parts), len(column)), np.float32)
-    for row, some in zip(signatures, parts.values(), strict=True):
-        row[[column[part] for part in some]] = 1
-    attributes = [f"letter {letter}" for letter in letter_of]
+    for row, both in zip(signatures, parts.values(), strict=True):
+        row[[column[part] for part in both]] = 1
+    attributes = [f"letter {letter}" for letter in letters]
     attributes += [f"mark {short(mark)}" for mark in marks]
     return described(__file__, list(parts), "Latin", signatures, attributes, seed, jitter)
 
@@ -56,6 +55,6 @@ def marked_letters():
     return {c: (letter, mark) for c, (letter, mark) in parts.items() if common[mark] >= LEAST}
 
 
-def short(name):
-    """``"acute"`` for ``"COMBINING ACUTE ACCENT"``."""
-    return name.removeprefix("COMBINING ").removesuffix(" ACCENT").lower()
+def short(mark):
+    """``"acute"`` for the combining acute accent."""
+    return unicodedata.name(mark).removeprefix("COMBINING ").replace(" ACCENT", "").lower()
