@@ -64,7 +64,7 @@ class Score:
         return f"{self.mean:.2f} ± {self.ci95:.2f} ({self.tasks} tasks)"
 
     def __repr__(self):
-        return f"Score({self})"
+        return f"{type(self).__name__}({self})"
 
 
 def accuracy(query_y, predictions):

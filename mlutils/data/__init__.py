@@ -1,6 +1,6 @@
 """Families of tasks, sampled in graph as ``tf.data`` pipelines of episodes."""
 
-from mlutils.data.braille import braille
+from mlutils.data.braille import braille, handwritten_braille
 from mlutils.data.characters import Characters
 from mlutils.data.described import ClassSplit, Described
 from mlutils.data.diacritics import diacritics
@@ -28,6 +28,7 @@ __all__ = [
     "digits",
     "episodes",
     "glyphs",
+    "handwritten_braille",
     "lake_runs",
     "official_lake_runs",
     "omniglot",

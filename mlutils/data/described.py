@@ -61,6 +61,11 @@ class Described(Characters):
         Raises:
             ValueError: as ``mlutils.data.episodes``.
         """
+        if check_count("queries", queries) >= self.images.shape[1]:
+            raise ValueError(
+                f"queries must be less than the {self.images.shape[1]} drawings of a class, got "
+                f"{queries}."
+            )
         # The episodes of drawings' numbers; the support drawing stands for its class.
         numbers = np.arange(len(self.y))
         chosen = episodes(numbers, self.y, ways, 1, queries, meta_batch, seed)
@@ -78,8 +83,8 @@ class Described(Characters):
     def class_split(self, unseen, seed=0, held_out=5):
         """Deal the classes into seen and unseen ones at random.
 
-        Every attribute still takes two values among the seen classes, so that it can be learned,
-        and one of them is not zero: unseen classes are new combinations of what was seen.
+        Every attribute still takes two values among the seen classes, so that it can be learned:
+        unseen classes are new combinations of what was seen.
 
         Args:
             unseen: how many classes are to be unseen.
@@ -103,18 +108,26 @@ class Described(Characters):
             if len(self) - len(seen) == unseen:
                 break
             rest = self.signatures[sorted(seen - {class_})]
-            if len(rest) and not (constant(rest) | ~rest.any(axis=0)).any():
+            if len(rest) and not constant(rest).any():
                 seen.remove(class_)
         spared = len(self) - len(seen)
         if spared < unseen:
             raise ValueError(
-                f"unseen is {unseen}; of these {len(self)} classes only {spared} can be spared if "
-                "every attribute is still to be learned from the others."
+                f"unseen is {unseen}; of these {len(self)} classes only {spared} can be spared in "
+                f"the order of seed {seed} if every attribute is still to be learned from the rest."
             )
         early, late = range(drawings - held_out), range(drawings - held_out, drawings)
         known = self.subset(sorted(seen))
         new = self.subset([class_ for class_ in range(len(self)) if class_ not in seen])
         return ClassSplit(known.of_drawers(early), known.of_drawers(late), new.of_drawers(late))
+
+    def turned(self):
+        """Not for these.
+
+        Raises:
+            ValueError: always, since the descriptions are of upright characters.
+        """
+        raise ValueError("The descriptions are of upright characters: turned ones have none.")
 
     def subset(self, kept):
         """The characters at some positions."""
@@ -163,7 +176,7 @@ def described(file, characters, script, signatures, attributes, seed, jitter, fr
     Returns:
         A ``Described``.
     """
-    seed, jitter, size = check_seed(seed), check_rate("jitter", jitter), rendering.SIZE
+    seed, jitter, size = check_seed(seed), abs(check_rate("jitter", jitter)), rendering.SIZE
     shape = (len(characters), rendering.DRAWINGS, size, size, 1)
 
     def make():
@@ -173,7 +186,7 @@ def described(file, characters, script, signatures, attributes, seed, jitter, fr
     def fits(arrays):
         return arrays["images"].dtype == np.uint8 and arrays["images"].shape == shape
 
-    name = f"{Path(file).stem}-{rendering.recipe(file)}-{seed}-{jitter:g}.npz"
+    name = f"{Path(file).stem}-{rendering.recipe(file, __file__)}-{seed}-{jitter!r}.npz"
     arrays = cached_arrays(name, make, fits)
     return Described(
         arrays["images"],

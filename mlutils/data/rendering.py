@@ -44,13 +44,13 @@ OF_DRAWING = {"rotation": 0.07, "slant": 0.10, "aspect": 0.10, "scale": 0.08}
 SHIFT, BEND = 0.10, 0.20
 
 
-def recipe(file):
+def recipe(*files):
     """A short digest of everything that decides what the pictures look like, but for the seed.
 
     Args:
-        file: the module that chooses the characters.
+        *files: the modules that choose the characters.
     """
-    sources = b"".join(Path(source).read_bytes() for source in (file, __file__))
+    sources = b"".join(Path(source).read_bytes() for source in (*files, __file__))
     versions = (
         matplotlib.__version__,
         np.__version__,

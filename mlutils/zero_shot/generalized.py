@@ -93,6 +93,8 @@ def calibrated(scores, seen, gamma):
         ValueError: if the shapes do not fit, or ``gamma`` is no finite number.
     """
     scores = np.asarray(scores)
+    if scores.ndim != 2:
+        raise ValueError(f"scores must be (Q, N), got shape {scores.shape}.")
     return scores - check_finite("gamma", gamma) * check_seen(seen, scores)
 
 
@@ -116,22 +118,19 @@ def seen_unseen_curve(y, scores, seen):
         raise ValueError("The scores of a seen-unseen curve must be finite numbers.")
     best = [np.where(part, scores.astype(float), -np.inf) for part in (seen, ~seen)]
     lead = best[0].max(axis=1) - best[1].max(axis=1)
-    share = 1 / np.bincount(y, minlength=len(seen))[y]  # each class counts as one
     order = np.argsort(lead, kind="stable")
-    curves = []
-    for part, scores_of_part in zip((seen, ~seen), best, strict=True):
-        right = (scores_of_part.argmax(axis=1) == y) * share / len(np.unique(y[part[y]]))
-        curves.append(np.concatenate([[0], np.cumsum(right[order])]))
-    leads = lead[order]
-    # gamma before all leads, between each two, and after all: queries below it are "unseen".
-    ends = [leads[:1] - 1, (leads[1:] + leads[:-1]) / 2, leads[-1:] + 1]
-    distinct = np.concatenate([[True], leads[1:] > leads[:-1], [True]])
-    gammas = np.concatenate(ends)
-    return SeenUnseenCurve(
-        gammas[distinct],
-        (curves[0][-1] - curves[0])[distinct],
-        curves[1][distinct],
-    )
+    leads, accuracies = lead[order], []
+    for part, of_part in zip((seen, ~seen), best, strict=True):
+        # What each query adds to the mean over classes, if its best class of this part is right.
+        share = 1 / (np.bincount(y)[y] * len(np.unique(y[part[y]])))
+        adds = ((of_part.argmax(axis=1) == y) * share)[order]
+        accuracies.append(np.concatenate([[0], np.cumsum(adds)]))
+    # gamma before all leads, between each two, and after all: those below it become "unseen".
+    gammas = np.concatenate([[leads[0] - 1], (leads[1:] + leads[:-1]) / 2, [leads[-1] + 1]])
+    apart = np.diff(leads) > 1e-12 * np.abs(scores).max()  # no gamma between equal leads
+    kept = np.concatenate([[True], apart, [True]])
+    known, new = accuracies
+    return SeenUnseenCurve(gammas[kept], (known[-1] - known)[kept], new[kept])
 
 
 class SeenUnseenCurve(NamedTuple):
@@ -150,7 +149,8 @@ class SeenUnseenCurve(NamedTuple):
     @property
     def area(self):
         """The area under the curve (:eq:`eq-seen-unseen-area`), from 0 to 1."""
-        return float(np.trapezoid(self.unseen, -self.seen))
+        heights = (self.unseen[1:] + self.unseen[:-1]) / 2
+        return float(heights @ (self.seen[:-1] - self.seen[1:]))
 
     @property
     def best_gamma(self):

@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -210,3 +211,136 @@ def test_each_picture_is_distorted_by_its_own(monkeypatch):
         np.testing.assert_array_equal(together[i], alone)
     monkeypatch.setattr(rendering, "CHUNK", 2)
     np.testing.assert_array_equal(distorted(prints, affine(**manner), shift, bend), together)
+
+
+# ---------------------------------------------------------------- frame, jitter, recipe
+
+
+@pytest.mark.parametrize("character", CHARACTERS)
+def test_its_own_frame_changes_nothing(character):
+    for face in rendering.faces_of(character):
+        framed = rendering.printed(character, face, frame=character)
+        np.testing.assert_array_equal(framed, rendering.printed(character, face))
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_in_a_frame_ink_lies_where_it_stands_in_the_line(face):
+    """A stop is at the foot of an M and a quotation mark at its head; alone, both are centred."""
+    stop, quote = ({f: rendering.printed(c, face, f) for f in (None, "M")} for c in (".", '"'))
+    for picture in (stop[None], quote[None]):
+        assert abs(centroid(reduced(picture))[1]) < 0.1
+    assert centroid(reduced(quote["M"]))[1] < -0.25 < 0.25 < centroid(reduced(stop["M"]))[1]
+    # The frame's ink is as large as a print's: that of the stop is smaller than by itself.
+    assert 0 < stop["M"].sum() < stop[None].sum() / 4
+
+
+def test_ink_outside_the_frame_is_cut_off():
+    """Of an M one sees what stands in the box of a hyphen, at half its height."""
+    framed = rendering.printed("M", "DejaVuSans", "-")
+    rows, columns = np.nonzero(rendering.printed("-", "DejaVuSans"))
+    inside = np.zeros((PRINT, PRINT), bool)
+    inside[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] = True
+    assert framed[inside].any() and not framed[~inside].any()
+
+
+def test_a_frame_needs_ink_and_its_character_none():
+    assert rendering.printed("A", "DejaVuSans", frame=" ") is None
+    white = rendering.printed(" ", "DejaVuSans", frame="A")
+    assert white.shape == (PRINT, PRINT) and white.dtype == np.uint8 and not white.any()
+
+
+def drawings(characters="AB", seed=0, **options):
+    return rendering.drawn(characters, np.random.default_rng(seed), **options)
+
+
+def test_jitter_1_is_the_default_and_no_frame_is():
+    np.testing.assert_array_equal(drawings(), drawings(frame=None, jitter=1.0))
+    assert np.mean(drawings() != drawings(jitter=0.5)) > 0.1
+
+
+@pytest.mark.parametrize("frame", [None, "M"])
+def test_without_jitter_a_drawing_is_a_print_in_one_face_per_drawer(frame):
+    """The n-th drawings of b and d are of one face; each face occurs, in 80 drawers."""
+    prints = {f: [reduced(rendering.printed(c, f, frame)) for c in "bd"] for f in FACES}
+    faces = set()
+    for seed in range(4):
+        for pair in drawings("bd", seed, frame=frame, jitter=0).swapaxes(0, 1):
+            fits = {f for f in FACES if np.allclose(pair, prints[f], rtol=0, atol=0.51)}
+            assert fits, "no face has both"
+            faces |= fits
+    assert faces == set(FACES)
+
+
+def distortions(monkeypatch, jitter):
+    """What ``drawn`` gives to ``affine`` and ``distorted``: a list of arrays."""
+    given = []
+
+    def spy_affine(**manner):
+        given.extend(manner[name] for name in sorted(manner))
+        return affine(**manner)
+
+    def spy_distorted(pictures, linear, shift, bend):
+        given.extend([shift, bend])
+        return distorted(pictures, linear, shift, bend)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rendering, "affine", spy_affine)
+        patch.setattr(rendering, "distorted", spy_distorted)
+        drawings(jitter=jitter)
+    return given
+
+
+@pytest.mark.parametrize("jitter", [0, 0.5, 2])
+def test_all_distortions_are_proportional_to_jitter(monkeypatch, jitter):
+    """With the same seed: rotation, slant, aspect, scale, shift and bend are each multiplied."""
+    once, found = (distortions(monkeypatch, strength) for strength in (1, jitter))
+    assert len(once) == len(found) == 6 and all(np.std(values) > 0 for values in once)
+    for expected, values in zip(once, found, strict=True):
+        np.testing.assert_allclose(values, jitter * expected, rtol=1e-12)
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "characters.py"
+    path.write_text("some characters")
+    return path
+
+
+def test_a_recipe_is_short_and_comes_again(file):
+    """It says nothing of the file's name, only of what is in it."""
+    recipe = rendering.recipe(file)
+    assert len(recipe) == 12 and set(recipe) <= set("0123456789abcdef")
+    assert rendering.recipe(str(file.rename(file.with_name("other.py")))) == recipe
+
+
+def test_a_recipe_changes_with_the_source_of_either_module(file, monkeypatch):
+    before = rendering.recipe(file)
+    changed = file.with_name("rendering.py")
+    changed.write_bytes(Path(rendering.__file__).read_bytes() + b"# changed")
+    file.write_text("other characters")
+    recipes = {before, rendering.recipe(file)}
+    file.write_text("some characters")
+    monkeypatch.setattr(rendering, "__file__", str(changed))
+    assert len(recipes | {rendering.recipe(file)}) == 3
+
+
+@pytest.mark.parametrize(
+    "module, name",
+    [
+        ("matplotlib", "__version__"),
+        ("np", "__version__"),
+        ("PIL", "__version__"),
+        ("unicodedata", "unidata_version"),
+    ],
+)
+def test_a_recipe_changes_with_what_draws(file, monkeypatch, module, name):
+    """A new version of Matplotlib may bring other fonts, one of numpy other random numbers."""
+    before = rendering.recipe(file)
+    monkeypatch.setattr(getattr(rendering, module), name, "0.0.0")
+    assert rendering.recipe(file) != before
+
+
+def test_a_recipe_changes_with_freetype(file, monkeypatch):
+    before = rendering.recipe(file)
+    monkeypatch.setattr(rendering.PIL.features, "version", lambda name: f"another {name}")
+    assert rendering.recipe(file) != before

@@ -1,0 +1,380 @@
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from mlutils import Episode
+from mlutils.data import ClassSplit, Described, diacritics
+
+# A drawing says what it is: its first pixel is the class, the others are the drawing's number.
+IMAGES = np.zeros((5, 4, 3, 3, 1), np.uint8)
+IMAGES[:] = np.arange(4).reshape(4, 1, 1, 1)
+IMAGES[:, :, 0, 0, 0] = np.arange(5)[:, np.newaxis]
+SIGNATURES = np.array([[0, 1, 0.5], [1, 0, 0.25], [1, 1, 0], [0, 0, 0.75], [1, 0, 1]], np.float32)
+SCRIPTS = ("one", "one", "two", "two", "three")
+FEW = Described(IMAGES, tuple("abcde"), SCRIPTS, "made up", SIGNATURES, ("round", "tall", "dark"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """The module's own cache, empty at first."""
+    folder = tmp_path_factory.mktemp("keras")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERAS_HOME", str(folder))
+        yield folder / "mlutils"
+
+
+@pytest.fixture(scope="module")
+def letters(cache):
+    """Real drawings, no two of which are equal, and different signatures."""
+    return diacritics()
+
+
+# ---------------------------------------------------------------- descriptions
+
+
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        ({"signatures": SIGNATURES.astype(float)}, r"here \(5, 3\); got float64 \(5, 3\)"),
+        ({"signatures": SIGNATURES.astype(int)}, r"here \(5, 3\); got int64 \(5, 3\)"),
+        ({"signatures": SIGNATURES[1:]}, r"here \(5, 3\); got float32 \(4, 3\)"),
+        ({"signatures": SIGNATURES[:, 1:]}, r"here \(5, 3\); got float32 \(5, 2\)"),
+        ({"signatures": SIGNATURES.T}, r"here \(5, 3\); got float32 \(3, 5\)"),
+        ({"signatures": SIGNATURES[0]}, r"here \(5, 3\); got float32 \(3,\)"),
+        ({"attributes": ("round", "tall")}, r"here \(5, 2\); got float32 \(5, 3\)"),
+    ],
+    ids=["float64", "int", "a class less", "an attribute less", "turned", "one", "a name less"],
+)
+def test_other_signatures_raise_with_what_they_must_be(wrong, words):
+    message = rf"signatures must be float32 \(classes, attributes\), {words}"
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(FEW, **wrong)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_missing_number_is_named(value):
+    """The class and the attribute, so that it can be found in a large table."""
+    signatures = SIGNATURES.copy()
+    signatures[3, 1] = value
+    with pytest.raises(ValueError, match=f"description of 'd' lacks 'tall': it is {value}"):
+        dataclasses.replace(FEW, signatures=signatures)
+
+
+def test_the_images_are_checked_too():
+    with pytest.raises(ValueError, match="images must be uint8"):
+        dataclasses.replace(FEW, names=("a", "b"))
+
+
+@pytest.mark.parametrize(
+    "some, classes",
+    [
+        (FEW.subset([3, 0]), [3, 0]),
+        (FEW.subset(iter([4, 1])), [4, 1]),
+        (FEW.of_scripts("two"), [2, 3]),
+        (FEW.of_scripts(["three", "one"]), [0, 1, 4]),
+        (FEW.of_drawers([2, 0]), [0, 1, 2, 3, 4]),
+    ],
+    ids=["subset", "subset of an iterator", "one script", "scripts", "drawers"],
+)
+def test_a_part_keeps_its_descriptions(some, classes):
+    """A class's row of the signatures goes with its drawings, whose first pixel is the class."""
+    assert isinstance(some, Described) and some.attributes == FEW.attributes
+    assert some.names == tuple("abcde"[c] for c in classes) and some.source == "made up"
+    np.testing.assert_array_equal(some.signatures, SIGNATURES[classes])
+    np.testing.assert_array_equal(some.images[:, 0, 0, 0, 0], classes)
+
+
+def test_turned_characters_are_not_described():
+    """Their signatures would be those of others: rather an error than wrong descriptions."""
+    with pytest.raises(ValueError, match="turned ones have none"):
+        FEW.turned()
+
+
+def test_it_says_where_it_comes_from_and_does_not_print_all_numbers():
+    assert repr(FEW) == "5 characters of 3 scripts, 4 drawings each (made up)"
+
+
+# ---------------------------------------------------------------- seen and unseen classes
+
+
+def bytes_of(rows):
+    return {row.tobytes() for row in rows}
+
+
+def check_split(data, split, unseen, held_out=5):
+    """Assert what a split promises, of data without two equal drawings or descriptions."""
+    train, seen, new = split
+    drawings = data.images.shape[1]
+    assert len(new) == unseen, "not so many are unseen"
+    assert train.names == seen.names, "the seen classes are not those of training"
+    assert sorted(train.names + new.names) == sorted(data.names), "not each class in one part"
+    everything = dict(zip(data.names, data.images, strict=True))
+    assert not set(train.names) & set(new.names), "an unseen class is in training"
+    leaked = bytes_of(train.x) & bytes_of(d for name in new.names for d in everything[name])
+    assert not leaked, "a drawing of an unseen class is in training"
+    assert not bytes_of(train.signatures) & bytes_of(new.signatures), "a description is in both"
+    parts = [bytes_of(part.x) for part in split]
+    assert len(set.union(*parts)) == sum(map(len, parts)), "a drawing is in two parts"
+    early, late = slice(drawings - held_out), slice(drawings - held_out, None)
+    for part, drawers in zip(split, (early, late, late), strict=True):
+        expected = np.stack([everything[name][drawers] for name in part.names])
+        assert np.array_equal(part.images, expected), "the drawers are not these"
+    described = {n: s.tobytes() for n, s in zip(data.names, data.signatures, strict=True)}
+    for part in split:
+        found = [row.tobytes() for row in part.signatures]
+        assert found == [described[name] for name in part.names], "a description of another"
+    check_learnable(train, new)
+
+
+def check_learnable(train, new):
+    """Assert that every attribute can be learned from the seen classes."""
+    values = [len(np.unique(column)) for column in train.signatures.T]
+    assert min(values) >= 2, "an attribute has one value among the seen classes"
+    assert not (new.signatures.any(axis=0) & ~train.signatures.any(axis=0)).any(), (
+        "an unseen class has an attribute that no seen one has"
+    )
+
+
+@settings(deadline=None, max_examples=40, derandomize=True, database=None, phases=[Phase.generate])
+@given(
+    unseen=st.integers(1, 130), seed=st.integers(0, 2**32 - 1), held_out=st.sampled_from([1, 5, 19])
+)
+def test_a_split_keeps_its_promises_and_comes_again(letters, unseen, seed, held_out):
+    split = letters.class_split(unseen, seed, held_out)
+    assert isinstance(split, ClassSplit) and all(isinstance(p, Described) for p in split)
+    check_split(letters, split, unseen, held_out)
+    for part, again in zip(split, letters.class_split(unseen, seed, held_out), strict=True):
+        assert part.names == again.names
+        np.testing.assert_array_equal(part.images, again.images)
+
+
+def put_together(data, seen, unseen):
+    """A split of these classes, without a question, the last five drawers held out."""
+    known, new = data.subset(seen), data.subset(unseen)
+    early, late = range(15), range(15, 20)
+    return ClassSplit(known.of_drawers(early), known.of_drawers(late), new.of_drawers(late))
+
+
+def test_the_check_accepts_a_right_split(letters):
+    """Made otherwise, of the same classes."""
+    new = [letters.names.index(name) for name in letters.class_split(100).unseen.names]
+    known = [i for i in range(len(letters)) if i not in new]
+    check_split(letters, put_together(letters, known, new), 100)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_check_rejects_a_split_at_random(letters, seed):
+    """Of 173 letters 100 dealt blindly: the only f with a mark, or both that stand on j, go."""
+    dealt = np.random.default_rng(seed).permutation(len(letters))
+    with pytest.raises(AssertionError, match="one value among the seen classes"):
+        check_split(letters, put_together(letters, dealt[100:], dealt[:100]), 100)
+
+
+def faulty(letters, fault):
+    """A right split, and one thing done to it."""
+    train, seen, new = letters.class_split(60)
+    known = letters.subset(letters.names.index(name) for name in train.names)
+    every = letters.of_drawers(range(15)), letters.of_drawers(range(15, 20))
+    shuffled = dataclasses.replace(train, signatures=np.roll(train.signatures, 1, axis=0))
+    return {
+        "unseen classes in training": ClassSplit(*every, new),
+        "an unseen class renamed": ClassSplit(renamed(train, new, letters), seen, new),
+        "the same drawings": ClassSplit(train, train.of_drawers(range(5)), new),
+        "the first drawers": ClassSplit(
+            known.of_drawers(range(5, 20)), known.of_drawers(range(5)), new
+        ),
+        "descriptions of others": ClassSplit(shuffled, seen, new),
+        "a seen class left out": ClassSplit(train, seen.subset(range(1, len(seen))), new),
+    }[fault]
+
+
+def renamed(train, new, letters):
+    """Training, whose first class shows the drawings of an unseen one."""
+    images = train.images.copy()
+    images[0] = letters.images[letters.names.index(new.names[0]), :15]
+    return dataclasses.replace(train, images=images)
+
+
+@pytest.mark.parametrize(
+    "fault, message",
+    [
+        ("unseen classes in training", "not each class in one part"),
+        ("an unseen class renamed", "a drawing of an unseen class is in training"),
+        ("the same drawings", "a drawing is in two parts"),
+        ("the first drawers", "the drawers are not these"),
+        ("descriptions of others", "a description of another"),
+        ("a seen class left out", "the seen classes are not those of training"),
+    ],
+)
+def test_the_check_rejects_other_faults(letters, fault, message):
+    with pytest.raises(AssertionError, match=message):
+        check_split(letters, faulty(letters, fault), 60)
+
+
+def test_another_seed_deals_otherwise(letters):
+    dealt = {letters.class_split(20, seed).unseen.names for seed in range(5)}
+    assert len(dealt) == 5
+
+
+# Only d lacks the first attribute, and only e has the second: they cannot be spared.
+NEEDED = dataclasses.replace(
+    FEW,
+    signatures=np.array([[1, 0], [1, 0], [1, 0], [0, 0], [1, 1]], np.float32),
+    attributes=("round", "tall"),
+)
+
+
+def test_a_class_that_an_attribute_hangs_on_stays_seen():
+    """Of the other three each is unseen at times; all three can be."""
+    once = {NEEDED.class_split(1, seed, held_out=1).unseen.names for seed in range(30)}
+    assert once == {("a",), ("b",), ("c",)}
+    for seed in range(30):
+        split = NEEDED.class_split(3, seed, held_out=1)
+        assert split.unseen.names == ("a", "b", "c") and split.train.names == ("d", "e")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_too_many_unseen_classes_raise(seed):
+    with pytest.raises(ValueError, match="unseen is 4; of these 5 classes only 3 can be spared"):
+        NEEDED.class_split(4, seed, held_out=1)
+
+
+def test_an_attribute_of_one_value_spares_no_class():
+    same = dataclasses.replace(NEEDED, signatures=np.ones((5, 2), np.float32))
+    with pytest.raises(ValueError, match="unseen is 1; of these 5 classes only 0 can be spared"):
+        same.class_split(1, held_out=1)
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"unseen": 0}, "unseen must be an integer of at least 1, got 0"),
+        ({"unseen": 1.0}, "unseen must be an integer of at least 1, got 1.0"),
+        ({"held_out": 0}, "held_out must be an integer of at least 1, got 0"),
+        ({"held_out": 4}, "held_out must be less than the 4 drawings of a class, got 4"),
+        ({"held_out": 9}, "held_out must be less than the 4 drawings of a class, got 9"),
+        ({"seed": -1}, "seed must be an integer of at least 0, got -1"),
+        ({"seed": 2**32}, r"seed must be at most 2\*\*32 - 1, got 4294967296"),
+        ({"seed": None}, "seed must be an integer of at least 0, got None"),
+    ],
+    ids=str,
+)
+def test_wrong_numbers_of_a_split_raise(options, words):
+    with pytest.raises(ValueError, match=words):
+        NEEDED.class_split(**{"unseen": 1, "held_out": 1, **options})
+
+
+# ---------------------------------------------------------------- episodes
+
+
+def batches(number=2, **options):
+    options = {"ways": 3, "queries": 2, "meta_batch": 8, **options}
+    dataset = FEW.episodes(**options)
+    return [[v.numpy() for v in Episode.from_element(e)] for e in dataset.take(number)]
+
+
+def check_tasks(batch):
+    """Assert that descriptions, labels and query drawings are of one class each."""
+    for support_x, support_y, query_x, query_y in zip(*batch, strict=True):
+        assert sorted(support_y) == list(range(len(support_y))), "not each label once"
+        of_label = dict(zip(support_y, support_x, strict=True))
+        classes = np.rint(255 * query_x[:, 0, 0, 0]).astype(int)
+        drawings = np.rint(255 * query_x[:, 2, 2, 0]).astype(int)
+        assert len({*zip(classes, drawings, strict=True)}) == len(classes), "a drawing came twice"
+        assert set(query_y) == set(support_y), "a class without a query"
+        for label, class_ in zip(query_y, classes, strict=True):
+            right = np.array_equal(of_label[label], SIGNATURES[class_])
+            assert right, "a description of another class"
+
+
+@pytest.mark.parametrize("ways, queries", [(1, 1), (3, 2), (5, 3)])
+def test_an_episode_describes_the_classes_of_its_queries(ways, queries):
+    """Drawings of 0..1, whose first pixel is the class; a row of SIGNATURES describes it."""
+    for batch in batches(ways=ways, queries=queries):
+        shapes = [(8, ways, 3), (8, ways), (8, ways * queries, 3, 3, 1), (8, ways * queries)]
+        assert [value.shape for value in batch] == shapes
+        assert [value.dtype for value in batch] == [np.float32, np.int32] * 2
+        assert batch[2].min() >= 0 and batch[2].max() == pytest.approx(4 / 255, rel=1e-6)
+        check_tasks(batch)
+
+
+def test_the_check_rejects_descriptions_that_do_not_fit():
+    """Put in the order of the labels; put in another order; a label twice."""
+    (support_x, support_y, query_x, query_y), _ = batches()
+    for wrong in (np.roll(support_x, 1, axis=1), support_x[::-1]):
+        with pytest.raises(AssertionError, match="a description of another class"):
+            check_tasks([wrong, support_y, query_x, query_y])
+    with pytest.raises(AssertionError, match="a description of another class"):
+        check_tasks([support_x, np.sort(support_y), query_x, query_y])
+    with pytest.raises(AssertionError, match="not each label once"):
+        check_tasks([support_x, np.zeros_like(support_y), query_x, query_y])
+
+
+def test_support_and_queries_are_shuffled_and_classes_drawn_at_random():
+    (batch,) = batches(1, meta_batch=200)
+    support_x, support_y, query_x, query_y = batch
+    # All 6 orders of three labels; of 90 orders of six queries 200 tasks have many.
+    assert len({*map(tuple, support_y)}) == 6 and len({*map(tuple, query_y)}) > 50
+    # Each of 10 sets of three classes out of five is drawn.
+    classes = np.rint(255 * query_x[:, :, 0, 0, 0]).astype(int)
+    assert len({frozenset(task) for task in classes}) == 10
+    # And each label stands for each class: for each of five descriptions.
+    for label in range(3):
+        assert len(np.unique(support_x[support_y == label], axis=0)) == 5
+
+
+def test_the_same_each_time_they_are_iterated_and_other_with_another_seed():
+    dataset = FEW.episodes(ways=3, queries=2, seed=3)
+    first, again = (
+        [v.numpy() for e in dataset.take(2) for v in Episode.from_element(e)] for _ in range(2)
+    )
+    other = FEW.episodes(ways=3, queries=2, seed=4)
+    other = [v.numpy() for e in other.take(2) for v in Episode.from_element(e)]
+    for a, b, c in zip(first, again, other, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert np.any(a != c)
+    for a, b in zip(first[:4], first[4:], strict=True):
+        assert np.any(a != b)
+
+
+def test_episodes_have_shapes_that_a_network_can_be_built_for():
+    (support_x, support_y, query_x), query_y = FEW.episodes(3, 2, 8).element_spec
+    assert support_x.shape == (8, 3, 3) and query_x.shape == (8, 6, 3, 3, 1)
+    assert support_x.dtype == query_x.dtype == tf.float32
+    assert support_y.dtype == query_y.dtype == tf.int32
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"queries": 4}, "queries must be less than the 4 drawings of a class, got 4"),
+        ({"ways": 6}, "There are 5 classes, too few for tasks of 6: take ways <= 5"),
+        ({"ways": 0}, "ways must be an integer of at least 1, got 0"),
+        ({"queries": 0}, "queries must be an integer of at least 1, got 0"),
+        ({"meta_batch": 1.5}, "meta_batch must be an integer of at least 1, got 1.5"),
+        ({"seed": -1}, "seed must be an integer of at least 0, got -1"),
+    ],
+    ids=str,
+)
+def test_wrong_sizes_of_episodes_raise(options, words):
+    with pytest.raises(ValueError, match=words):
+        batches(**options)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_message_names_the_order(seed):
+    """Another order may spare more: the message does not say that no order can."""
+    with pytest.raises(ValueError, match=f"in the order of seed {seed} "):
+        uneven().class_split(4, seed, held_out=1)
+
+
+def uneven():
+    """Five classes, of which three can be spared in some orders and two in others."""
+    signatures = np.array([[0, 0, 0], [1, 1, 1], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
+    images = np.zeros((5, 3, 2, 2, 1), np.uint8)
+    return Described(images, tuple("abcde"), ("s",) * 5, "made up", signatures, tuple("pqr"))

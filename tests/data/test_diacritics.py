@@ -1,0 +1,174 @@
+import importlib
+import unicodedata
+
+import numpy as np
+import pytest
+
+from mlutils.data import Described, described, diacritics, rendering
+
+# Its name in the package is the function.
+MODULE = importlib.import_module("mlutils.data.diacritics")
+
+# From Unicode's chart of combining diacritical marks.
+MARKS = {
+    "grave": "\u0300",
+    "acute": "\u0301",
+    "circumflex": "\u0302",
+    "tilde": "\u0303",
+    "macron": "\u0304",
+    "breve": "\u0306",
+    "dot above": "\u0307",
+    "diaeresis": "\u0308",
+    "hook above": "\u0309",
+    "caron": "\u030c",
+    "double grave": "\u030f",
+    "inverted breve": "\u0311",
+    "dot below": "\u0323",
+    "cedilla": "\u0327",
+    "ogonek": "\u0328",
+    "circumflex below": "\u032d",
+    "macron below": "\u0331",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """The module's own cache, empty at first."""
+    folder = tmp_path_factory.mktemp("keras")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERAS_HOME", str(folder))
+        yield folder / "mlutils"
+
+
+@pytest.fixture(scope="module")
+def letters(cache):
+    return diacritics()
+
+
+def test_sizes(letters):
+    assert isinstance(letters, Described) and len(letters) >= 150
+    assert len(set(letters.names)) == len(letters)
+    assert set(letters.scripts) == {"Latin"} and letters.source == rendering.SOURCE
+    assert letters.images.dtype == np.uint8
+    assert letters.images.shape == (len(letters), 20, 28, 28, 1)
+
+
+def test_attributes_are_letters_then_marks(letters):
+    """In the alphabet's order, q without a mark, and in Unicode's order."""
+    expected = [f"letter {letter}" for letter in "abcdefghijklmnoprstuvwxyz"]
+    assert letters.attributes == (*expected, *(f"mark {mark}" for mark in MARKS))
+
+
+def check_descriptions(names, signatures, attributes):
+    """Assert that each name is the composition of its letter and its mark."""
+    for name, signature in zip(names, signatures, strict=True):
+        assert sorted(signature) == [0] * (len(attributes) - 2) + [1, 1], "not two ones"
+        letter, mark = (attributes[i] for i in np.flatnonzero(signature))
+        assert letter.startswith("letter ") and mark.startswith("mark "), "not one of each"
+        apart = letter.removeprefix("letter ") + MARKS[mark.removeprefix("mark ")]
+        assert unicodedata.normalize("NFD", name) == apart, "not what it is made of"
+        assert unicodedata.normalize("NFC", apart) == name, "not what it is made of"
+
+
+def test_each_is_composed_of_its_letter_and_its_mark(letters):
+    check_descriptions(letters.names, letters.signatures, letters.attributes)
+    assert len(np.unique(letters.signatures, axis=0)) == len(letters)
+
+
+def test_the_check_rejects_other_descriptions(letters):
+    """Named alphabetically, but numbered by code point; all ones; all zeros."""
+    wrong = tuple(sorted(letters.attributes))
+    with pytest.raises(AssertionError, match="not what it is made of"):
+        check_descriptions(letters.names, letters.signatures, wrong)
+    for row in (np.ones_like, np.zeros_like):
+        signatures = np.concatenate([letters.signatures[:-1], row(letters.signatures[-1:])])
+        with pytest.raises(AssertionError, match="not two ones"):
+            check_descriptions(letters.names, signatures, letters.attributes)
+
+
+@pytest.mark.parametrize(
+    "name, letter, mark",
+    [
+        ("á", "a", "acute"),
+        ("é", "e", "acute"),
+        ("ç", "c", "cedilla"),
+        ("ñ", "n", "tilde"),
+        ("ü", "u", "diaeresis"),
+        ("ř", "r", "caron"),
+        ("ă", "a", "breve"),
+        ("ȃ", "a", "inverted breve"),
+        ("ạ", "a", "dot below"),
+        ("ȧ", "a", "dot above"),
+        ("ḏ", "d", "macron below"),
+        ("ṱ", "t", "circumflex below"),
+        ("ę", "e", "ogonek"),
+    ],
+)
+def test_some_by_hand(letters, name, letter, mark):
+    signature = letters.signatures[letters.names.index(name)]
+    found = {letters.attributes[i] for i in np.flatnonzero(signature)}
+    assert found == {f"letter {letter}", f"mark {mark}"}
+
+
+def test_not_among_them(letters):
+    """No mark, no ready-made mark, two marks, a capital, no Latin letter of twenty-six; and a mark
+    that stands on four letters only (a ring on a, u, w, y), or two (a comma on s, t)."""
+    assert set("aøđłǘǭÁẛåůẘẙșțőű").isdisjoint(letters.names)
+
+
+def test_each_mark_stands_on_five_letters_and_each_letter_has_one(letters):
+    counts = dict(zip(letters.attributes, letters.signatures.sum(axis=0), strict=True))
+    assert min(n for name, n in counts.items() if name.startswith("mark")) >= 5
+    assert min(counts.values()) >= 1
+    assert counts["letter f"] == 1  # ḟ: a split at random would lose it
+
+
+def test_none_is_missing(letters):
+    """Of all that Unicode has, and a face: one small letter of a to z with one of these marks."""
+    found = []
+    for character in map(chr, range(0x80, 0x10000)):
+        apart = unicodedata.decomposition(character)
+        parts = [chr(int(part, 16)) for part in apart.split()] if apart[:1] != "<" else []
+        if len(parts) == 2 and "a" <= parts[0] <= "z" and parts[1] in MARKS.values():
+            found.append(character)
+    assert letters.names == tuple(c for c in found if rendering.faces_of(c))
+
+
+def test_each_has_a_face_and_ink(letters):
+    assert all(rendering.faces_of(name) for name in letters.names)
+    assert np.min(letters.images.sum(axis=(2, 3, 4), dtype=int)) > 10 * 255
+    drawings = {drawing.tobytes() for drawing in letters.x}
+    assert len(drawings) == 20 * len(letters)
+
+
+def test_made_once_and_kept(letters, cache, monkeypatch):
+    def never(*_):
+        raise AssertionError("made a second time")
+
+    monkeypatch.setattr(rendering, "drawn", never)
+    np.testing.assert_array_equal(diacritics(0, 0.5).images, letters.images)
+    recipe = rendering.recipe(MODULE.__file__, described.__file__)
+    assert f"diacritics-{recipe}-0-0.5.npz" in {file.name for file in cache.iterdir()}
+    for other in ({"seed": 1}, {"jitter": 0.25}):
+        with pytest.raises(AssertionError, match="made a second time"):
+            diacritics(**other)
+
+
+def test_another_seed_or_jitter_gives_other_pictures(letters):
+    for other in (diacritics(seed=1), diacritics(jitter=0.25)):
+        assert np.all(np.any(other.images != letters.images, axis=(1, 2, 3, 4)))
+        assert other.names == letters.names
+        np.testing.assert_array_equal(other.signatures, letters.signatures)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 0.5, None])
+def test_wrong_seed_raises(seed):
+    with pytest.raises(ValueError, match=r"seed must be .*, got"):
+        diacritics(seed=seed)
+
+
+@pytest.mark.parametrize("jitter", [-0.1, float("nan"), float("inf"), "1", None, True])
+def test_wrong_jitter_raises(jitter):
+    message = f"jitter must be a finite number of at least 0, got {jitter!r}"
+    with pytest.raises(ValueError, match=message):
+        diacritics(jitter=jitter)
