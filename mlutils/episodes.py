@@ -114,3 +114,18 @@ def check_batch(support_x, support_y, query_x):
             f"{shapes[2]}; allowed are (tasks, S, ...), (tasks, S, ...) and (tasks, Q, ...). "
             "For one task use adapt(support_x, support_y)."
         )
+
+
+def true_class(labels, scores):
+    """Labels ``(..., Q)`` as one-hot vectors beside scores ``(..., Q, N)``.
+
+    Raises:
+        ValueError: if the shapes do not fit.
+    """
+    labels = tf.convert_to_tensor(labels)
+    if labels.shape.rank is not None and not labels.shape.is_compatible_with(scores.shape[:-1]):
+        raise ValueError(
+            f"The labels have shape {labels.shape} and the scores {scores.shape}; the labels must "
+            "have the scores' shape without its last axis."
+        )
+    return tf.one_hot(tf.cast(labels, tf.int32), tf.shape(scores)[-1], dtype=scores.dtype)

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from mlutils.checks import check_option, check_positive
+from mlutils.episodes import true_class
 from mlutils.few_shot.encoder_learner import EncoderLearner, embedding_length
 from mlutils.few_shot.prototypical import class_members
 
@@ -138,18 +139,12 @@ def balanced(labels, same, different):
         ValueError: if the shapes do not fit; if there is a single class (in a graph that does not
             know, TensorFlow's ``InvalidArgumentError``).
     """
-    labels = tf.convert_to_tensor(labels)
-    if labels.shape.rank is not None and not labels.shape.is_compatible_with(same.shape[:-1]):
-        raise ValueError(
-            f"The labels have shape {labels.shape} and the scores {same.shape}; the labels must "
-            "have the scores' shape without its last axis."
-        )
+    own = true_class(labels, same)
     single = "With a single class there are no pairs to tell apart: use 2 ways or more."
     if same.shape[-1] == 1:
         raise ValueError(single)
     ways = tf.shape(same)[-1]
     if not tf.executing_eagerly():
         tf.debugging.assert_greater(ways, 1, single)
-    own = tf.one_hot(tf.cast(labels, tf.int32), ways, dtype=same.dtype)
     others = tf.cast(ways - 1, same.dtype)
     return tf.reduce_sum(own * same + (1 - own) * different / others, axis=-1) / 2

@@ -67,7 +67,7 @@ class DAP(ZeroShotLearner):
 
     def class_vectors(self, signatures):
         """The signatures themselves, which are 0s and 1s."""
-        self.check_fitted()
+        self.check_fitted(self.prior)
         if tf.executing_eagerly():
             self.check_binary(signatures.numpy())
         return signatures

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from mlutils.checks import check_positive
+from mlutils.episodes import true_class
 from mlutils.few_shot.encoder_learner import embedding_length
 from mlutils.zero_shot.learner import TrainedZeroShotLearner
 
@@ -63,7 +64,7 @@ class HingeRankLoss(keras.losses.Loss):
         self.margin = check_positive("margin", margin)
 
     def call(self, y_true, y_pred):
-        own = tf.one_hot(tf.cast(y_true, tf.int32), tf.shape(y_pred)[-1], dtype=y_pred.dtype)
+        own = true_class(y_true, y_pred)
         right = tf.reduce_sum(own * y_pred, axis=-1, keepdims=True)
         short = tf.maximum(self.margin - right + y_pred, 0)
         return tf.reduce_sum((1 - own) * short, axis=-1)

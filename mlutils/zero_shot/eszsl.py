@@ -60,7 +60,7 @@ class ESZSL(ZeroShotLearner):
 
     def class_vectors(self, signatures):
         """The weights of each class, ``(tasks, N, features)``."""
-        self.check_fitted()
+        self.check_fitted(self.matrix)
         return tf.matmul(signatures, self.matrix[tf.newaxis], transpose_b=True)
 
     def get_config(self):

@@ -53,7 +53,7 @@ class ZeroShotLearner(EncoderLearner):
                 fit; if the learner has still to be fitted.
         """
         signatures = tf.convert_to_tensor(signatures)
-        self.check_signatures(signatures)
+        self.check_signatures(signatures[tf.newaxis])
         labels = tf.range(len(signatures)) if labels is None else tf.convert_to_tensor(labels)
         check_support(signatures, labels)
         summary = self.summarize(signatures[tf.newaxis], labels[tf.newaxis])
@@ -62,22 +62,23 @@ class ZeroShotLearner(EncoderLearner):
     def call(self, inputs, training=None):
         """As ``MetaLearner.call``, with signatures as ``support_x``."""
         signatures, labels, query_x = self.three_tensors(inputs)
-        self.check_signatures(signatures[0])
+        self.check_signatures(signatures)
         check_support(signatures[0], labels[0])
         return self.answer(self.summarize(signatures, labels), self.embed(query_x))
 
     def check_signatures(self, signatures):
-        """Raise unless these are ``(N, attributes)`` and, where their values are known, finite."""
-        if signatures.shape.rank != 2 or signatures.shape[1] != self.attributes:
+        """Raise unless ``(tasks, N, attributes)`` and, where their values are known, finite."""
+        shape = signatures.shape[1:]
+        if shape.rank != 2 or shape[1] != self.attributes or shape[0] == 0:
             raise ValueError(
-                f"The signatures have shape {signatures.shape}; this learner takes "
-                f"(N, {self.attributes}): a row of {self.attributes} attributes for each class."
+                f"The signatures have shape {shape}; this learner takes (N, {self.attributes}): a "
+                f"row of {self.attributes} attributes for each class."
             )
         if tf.executing_eagerly():
-            for row, column in np.argwhere(~np.isfinite(signatures))[:1]:
+            for place in np.argwhere(~np.isfinite(tf.cast(signatures, tf.float64)))[:1]:
                 raise ValueError(
-                    f"Attribute {column} of signature {row} is missing: it is "
-                    f"{signatures[row, column]}."
+                    f"Attribute {place[2]} of signature {place[1]} is missing: it is "
+                    f"{signatures[tuple(place)]}."
                 )
 
     def summarize(self, signatures, labels):
@@ -98,17 +99,29 @@ class ZeroShotLearner(EncoderLearner):
         nan = keras.initializers.Constant(np.nan)
         return self.add_weight(shape=shape, initializer=nan, trainable=False, name=name)
 
-    def check_fitted(self):
-        """Raise if a weight is as ``unfitted`` left it, where that is known."""
-        if tf.executing_eagerly() and any(np.isnan(w).any() for w in self.non_trainable_weights):
-            raise ValueError(
-                f"This {type(self).__name__} has still to be fitted: call fit(x, y, signatures)."
-            )
+    def check_fitted(self, weight):
+        """Raise if a weight is as ``unfitted`` left it."""
+        with tf.init_scope():  # while a graph is made, too: in it the weight has a value
+            if tf.executing_eagerly() and np.isnan(weight).any():
+                raise ValueError(
+                    f"This {type(self).__name__} has still to be fitted: call "
+                    "fit(x, y, signatures)."
+                )
 
     def features(self, x):
-        """The embeddings ``(n, features)`` of inputs ``(n, ...)`` as a float64 array."""
+        """The embeddings ``(n, features)`` of inputs ``(n, ...)`` as a float64 array.
+
+        Raises:
+            ValueError: if one is not finite.
+        """
         parts = (x[start : start + BATCH] for start in range(0, len(x), BATCH))
-        return np.concatenate([flat_embeddings(self.encoder, part) for part in parts], dtype=float)
+        found = np.concatenate([flat_embeddings(self.encoder, part) for part in parts], dtype=float)
+        if not np.isfinite(found).all():
+            raise ValueError(
+                f"The encoder's embedding of example {np.argwhere(~np.isfinite(found))[0][0]} is "
+                "not finite."
+            )
+        return found
 
     def check_examples(self, x, y, signatures):
         """Examples of described classes as arrays.
@@ -119,15 +132,21 @@ class ZeroShotLearner(EncoderLearner):
             signatures: of the seen classes, ``(classes, attributes)``.
 
         Returns:
-            ``x``, ``y``, ``signatures`` as arrays.
+            ``x``, ``y``, ``signatures`` as arrays, the latter of floats.
 
         Raises:
-            ValueError: if they do not fit together; for a class without a signature or without
-                examples; for an attribute that is missing, or the same for all classes.
+            ValueError: if they do not fit together, or ``x`` are bytes; for a class without a
+                signature or without examples; for an attribute that is missing, or the same for
+                all classes.
         """
-        x, y, signatures = np.asarray(x), np.asarray(y), np.asarray(signatures)
-        self.check_signatures(tf.convert_to_tensor(signatures))
-        if y.ndim != 1 or len(x) != len(y) or not np.issubdtype(y.dtype, np.integer):
+        x, y = np.asarray(x), np.asarray(y)
+        signatures = np.asarray(signatures, self.compute_dtype)
+        self.check_signatures(tf.convert_to_tensor(signatures[np.newaxis]))
+        if x.dtype == np.uint8:
+            raise ValueError(
+                "x are bytes (uint8), and episodes give their pictures as 0..1: divide by 255."
+            )
+        if y.ndim != 1 or x.shape[:1] != y.shape or not np.issubdtype(y.dtype, np.integer):
             raise ValueError(
                 "y must be one integer class per example; got x of shape "
                 f"{x.shape} and y of {y.dtype} {y.shape}."
@@ -156,14 +175,14 @@ class ZeroShotLearner(EncoderLearner):
 class TrainedZeroShotLearner(ZeroShotLearner):
     """A zero-shot learner trained by gradient descent, on episodes or on labelled examples."""
 
-    def fit(self, x=None, y=None, signatures=None, batch_size=64, **options):
+    def fit(self, x=None, y=None, signatures=None, batch_size=None, **options):
         """Train on examples of all seen classes at once; without signatures it is Keras's ``fit``.
 
         Args:
             x: inputs ``(n, ...)``; or a dataset of episodes, and no ``signatures``.
             y: their classes, integers ``(n,)``: rows of ``signatures``.
             signatures: of the seen classes, ``(classes, attributes)``.
-            batch_size: examples per step.
+            batch_size: examples per step, 64 by default; without signatures as Keras has it.
             **options: of Keras's ``fit``, such as ``epochs``.
 
         Returns:
@@ -173,9 +192,9 @@ class TrainedZeroShotLearner(ZeroShotLearner):
             ValueError: as ``check_examples``.
         """
         if signatures is None:
-            return super().fit(x, y, **options)
+            return super().fit(x, y, batch_size, **options)
         x, y, signatures = self.check_examples(x, y, signatures)
-        described = tf.constant(signatures[np.newaxis], self.compute_dtype)
+        described = tf.constant(signatures[np.newaxis])
         labels = tf.range(len(signatures))[tf.newaxis]
 
         def as_task(x, y):
@@ -183,5 +202,5 @@ class TrainedZeroShotLearner(ZeroShotLearner):
             return (described, labels, x[tf.newaxis]), y[tf.newaxis]
 
         examples = tf.data.Dataset.from_tensor_slices((x, y)).cache()
-        batches = examples.shuffle(len(x)).batch(batch_size).map(as_task)
+        batches = examples.shuffle(len(x)).batch(batch_size or 64).map(as_task)
         return super().fit(batches.prefetch(tf.data.AUTOTUNE), **options)

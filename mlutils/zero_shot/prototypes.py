@@ -37,9 +37,10 @@ class DescribedPrototypes(TrainedZeroShotLearner):
     def __init__(self, encoder, describer, scale=1.0, **kwargs):
         check_network(describer, "describer")
         takes, gives = shape_of(describer, "input_shape"), shape_of(describer, "output_shape")
-        if takes is None or takes.rank != 2 or takes[1] is None:
+        if None in (takes, gives) or takes.rank != 2 or takes[1] is None:
             raise ValueError(
-                f"The describer must take signatures (batch, attributes); it takes {takes}."
+                "The describer must map signatures (batch, attributes) to one output; it maps "
+                f"{takes} to {gives}."
             )
         super().__init__(encoder, takes[1], **kwargs)
         features = embedding_length(encoder)

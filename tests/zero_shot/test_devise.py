@@ -264,3 +264,8 @@ def test_a_wrong_margin_raises(margin):
 def test_fit_before_compile_raises():
     with pytest.raises(ValueError, match="compile"):
         DeViSE(identity(4), 4).fit(EVEN, np.arange(8), EVEN)
+
+
+def test_labels_that_do_not_fit_the_scores_raise():
+    with pytest.raises(ValueError, match="labels must have the scores' shape"):
+        HingeRankLoss()(np.array([[0, 1, 0]]), np.array([[[1.0, 2.0]]]))

@@ -361,7 +361,7 @@ def test_wrong_examples_raise(kind, x, y, signatures, words):
         (np.float32(1), None, r"signatures have shape \(\)"),
         (changed(ODD, (2, 3), np.nan), None, "Attribute 3 of signature 2 is missing: it is nan"),
         (changed(ODD, (0, 0), np.inf), None, "Attribute 0 of signature 0 is missing: it is inf"),
-        (ODD[:0], None, "must be at least 1"),
+        (ODD[:0], None, r"a row of 4 attributes for each class"),
         (ODD, np.arange(7), r"support_y \(7,\); the first axis"),
         (ODD[:3], np.array([0, 1, 3]), "every class, labelled 0..N-1"),
         (ODD[:3], np.array([1, 2, 3]), "every class, labelled 0..N-1"),
@@ -432,3 +432,46 @@ def test_without_a_description_there_is_no_prediction(kind):
 def test_a_subclass_defines_what_stands_for_a_class():
     with pytest.raises(NotImplementedError, match="ZeroShotLearner does not define class_vectors"):
         ZeroShotLearner(identity(4), 4).adapt(ODD)
+
+
+# ---------------------------------------------------------------- what a helper's tests found
+
+
+@every
+def test_yes_and_no_may_be_bools(kind):
+    built(kind).fit(X, Y, EVEN.astype(bool))
+
+
+@every
+def test_bytes_raise(kind):
+    """Episodes give 0..1: a learner fitted on 0..255 would be tested on something else."""
+    with pytest.raises(ValueError, match="divide by 255"):
+        built(kind).fit((255 * X).astype(np.uint8), Y, EVEN)
+
+
+@trained
+def test_the_batch_size_of_episodes_is_kept(kind):
+    learner, (a, labels, x) = built(kind), random_tasks(tasks=64)
+    learner.fit((a, labels, x), np.zeros((64, 5), int), batch_size=8, verbose=0)
+    assert int(learner.optimizer.iterations) == 8
+
+
+@pytest.mark.parametrize("kind", [DAP, ESZSL])
+def test_missing_inputs_raise(kind):
+    with pytest.raises(ValueError, match="example 3 is not finite"):
+        built(kind).fit(changed(X, (3, 0), np.nan), Y, EVEN)
+
+
+@every
+def test_every_task_is_checked(kind):
+    a, labels, x = random_tasks()
+    with pytest.raises(ValueError, match="Attribute 0 of signature 0 is missing"):
+        ready(kind)((changed(a, (1, 0, 0), np.nan), labels, x))
+
+
+@pytest.mark.parametrize("kind", [DAP, ESZSL])
+def test_an_unfitted_learner_is_not_scored(kind):
+    """Inside evaluate's graph too: not 0 %, but an error."""
+    element = random_tasks(tasks=2), np.zeros((2, 5), int)
+    with pytest.raises(ValueError, match="has still to be fitted"):
+        mlutils.evaluate(built(kind), [element], tasks=2)

@@ -206,16 +206,16 @@ class Subclassed(keras.Model):
         (lambda: "mlp", TypeError, "describer must be a keras.Model, got str"),
         (lambda: keras.layers.Dense(2), TypeError, "describer must be a keras.Model, got Dense"),
         (lambda: keras.Sequential([keras.layers.Dense(2)]), ValueError, "describer .* no weights"),
-        (lambda: Subclassed(), ValueError, r"must take signatures .* it takes None"),
+        (lambda: Subclassed(), ValueError, r"must map signatures .* it maps None to None"),
         (
             lambda: describer_of(keras.layers.Dense(2), shape=(3, 4)),
             ValueError,
-            r"must take signatures \(batch, attributes\); it takes \(None, 3, 4\)",
+            r"must map signatures \(batch, attributes\) .* it maps \(None, 3, 4\) to",
         ),
         (
             lambda: describer_of(keras.layers.Identity(), shape=(None,)),
             ValueError,
-            r"must take signatures \(batch, attributes\); it takes \(None, None\)",
+            r"must map signatures \(batch, attributes\) .* it maps \(None, None\) to",
         ),
         (
             lambda: describer_of(keras.layers.Dense(3)),
@@ -250,3 +250,10 @@ def test_a_frozen_batch_normalization_is_let_in():
 def test_a_wrong_scale_raises(scale):
     with pytest.raises(ValueError, match="scale must be a finite positive number, got"):
         built(DescribedPrototypes, scale=scale)
+
+
+def test_a_describer_of_two_outputs_raises():
+    x = keras.Input((4,))
+    two = keras.Model(x, [keras.layers.Dense(2)(x), keras.layers.Dense(2)(x)])
+    with pytest.raises(ValueError, match="describer must map signatures"):
+        DescribedPrototypes(identity(2), two)
