@@ -34,14 +34,17 @@ def main():
             "ci95": round(100 * of_splits.ci95, 1),
         }
         for jitter in (0.5, 1.0):
-            printed = braille(jitter=jitter).subset(range(2**6))  # cells without dots 7 and 8
-            printed = dataclasses.replace(
-                printed, signatures=printed.signatures[:, :6], attributes=printed.attributes[:6]
-            )
-            score = accuracy(encoder, printed, hand)
+            score = from_print(encoder, hand, jitter)
             results[name][f"print, jitter {jitter} to hand"] = round(100 * score, 1)
     RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(results, indent=2))
+
+
+def from_print(encoder, hand, jitter):
+    """Of dots learned from the 64 printed cells without dots 7 and 8, on the letters by hand."""
+    cells = braille(jitter=jitter).subset(range(2**6))
+    six = {"signatures": cells.signatures[:, :6], "attributes": cells.attributes[:6]}
+    return accuracy(encoder, dataclasses.replace(cells, **six), hand)
 
 
 def accuracy(encoder, train, test):

@@ -1,0 +1,44 @@
+"""The stored result on handwriting: the page shows it, and with Omniglot at hand it comes again."""
+
+import ast
+import json
+import os
+
+import keras
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from benchmarks import handwriting
+from mlutils.data import handwritten_braille
+from tools.notebooks import ROOT
+
+RESULTS = json.loads(handwriting.RESULTS.read_text(encoding="utf-8"))
+omniglot = pytest.mark.skipif("MLUTILS_DATA" not in os.environ, reason="needs Omniglot")
+
+
+def test_the_page_shows_it():
+    page = json.loads((ROOT / "chapters/zero_shot/attributes.ipynb").read_text(encoding="utf-8"))
+    sources = ["".join(cell["source"]) for cell in page["cells"]]
+    (cell,) = [source for source in sources if source.startswith("handwriting = {")]
+    shown = ast.literal_eval(cell.partition("Table(")[0].removeprefix("handwriting = "))
+    assert shown == {name: tuple(entry.values()) for name, entry in RESULTS.items()}
+
+
+@omniglot
+def test_people_drew_the_dots_that_the_letters_have():
+    """As many blots as dots, in nine of ten drawings: the order of the letters is a to z."""
+    hand = handwritten_braille(size=105)
+    dots = np.repeat(hand.signatures.sum(axis=1), hand.images.shape[1])
+    blots = [ndimage.label(x[..., 0] > 0, np.ones((3, 3)))[1] for x in hand.x]
+    assert np.mean(blots == dots) > 0.9
+    assert np.mean(np.roll(blots, 20) == dots) < 0.5  # the letter before
+
+
+@omniglot
+def test_print_to_hand_comes_again():
+    pixels = keras.Sequential(
+        [keras.Input((28, 28, 1)), keras.layers.AveragePooling2D(2), keras.layers.Flatten()]
+    )
+    again = handwriting.from_print(pixels, handwritten_braille(), jitter=0.5)
+    assert 100 * again == pytest.approx(RESULTS["pixels"]["print, jitter 0.5 to hand"], abs=1)
