@@ -8,7 +8,7 @@ from mlutils import _tensorflow  # noqa: F401, I001  must come first: it silence
 
 from mlutils import data, plot
 from mlutils.episodes import Episode
-from mlutils.evaluation import Score, controls, evaluate
+from mlutils.evaluation import Score, SplitScore, controls, evaluate
 from mlutils.exercises import judge
 from mlutils.few_shot import (
     MANN,
@@ -49,7 +49,8 @@ from mlutils.zero_shot import (
     DeViSE,
     DescribedPrototypes,
     HingeRankLoss,
-    SplitScore,
+    Generalized,
+    SeenUnseenCurve,
     ZeroShotLearner,
     calibrated,
     class_accuracy,
@@ -74,6 +75,7 @@ __all__ = [
     "DescribedPrototypes",
     "EncoderLearner",
     "Episode",
+    "Generalized",
     "HingeRankLoss",
     "LSTMRule",
     "LearnedOptimizer",
@@ -88,6 +90,7 @@ __all__ = [
     "Reptile",
     "RuleTrainer",
     "Score",
+    "SeenUnseenCurve",
     "SequenceLearner",
     "SiameseNetwork",
     "SplitScore",

@@ -120,7 +120,7 @@ def true_class(labels, scores):
     """Labels ``(..., Q)`` as one-hot vectors beside scores ``(..., Q, N)``.
 
     Raises:
-        ValueError: if the shapes do not fit.
+        ValueError: if the shapes do not fit, or a label, where its value is known, is not 0..N-1.
     """
     labels = tf.convert_to_tensor(labels)
     if labels.shape.rank is not None and not labels.shape.is_compatible_with(scores.shape[:-1]):
@@ -128,4 +128,6 @@ def true_class(labels, scores):
             f"The labels have shape {labels.shape} and the scores {scores.shape}; the labels must "
             "have the scores' shape without its last axis."
         )
+    if scores.shape[-1] is not None:
+        check_range(labels, scores.shape[-1])
     return tf.one_hot(tf.cast(labels, tf.int32), tf.shape(scores)[-1], dtype=scores.dtype)

@@ -5,6 +5,7 @@ import math
 import keras
 import numpy as np
 import tensorflow as tf
+from scipy.special import stdtrit
 
 from mlutils.checks import check_count
 from mlutils.episodes import Episode
@@ -31,11 +32,14 @@ class Score:
         ValueError: if ``values`` is not one-dimensional or empty.
     """
 
+    unit = "tasks"
+
     def __init__(self, values, percent=False):
         self.values = np.array(values, dtype=np.float64)
         if self.values.ndim != 1 or self.values.size == 0:
             raise ValueError(
-                f"values must be one number per task, at least one; got shape {self.values.shape}."
+                f"values must be one number for each of some {self.unit}, at least one; got shape "
+                f"{self.values.shape}."
             )
         self.values[np.isnan(self.values)] = np.inf
         self.percent = percent
@@ -56,15 +60,42 @@ class Score:
     def ci95(self):
         if self.tasks == 1 or not np.isfinite(self.values).all():
             return math.nan
-        return float(1.96 * self.values.std(ddof=1) / math.sqrt(self.tasks))
+        return float(self.quantile() * self.values.std(ddof=1) / math.sqrt(self.tasks))
+
+    def quantile(self):
+        """How many standard errors make half the interval."""
+        return 1.96
 
     def __str__(self):
         if self.percent:
-            return f"{100 * self.mean:.1f} ± {100 * self.ci95:.1f} % ({self.tasks} tasks)"
-        return f"{self.mean:.2f} ± {self.ci95:.2f} ({self.tasks} tasks)"
+            return f"{100 * self.mean:.1f} ± {100 * self.ci95:.1f} % ({self.tasks} {self.unit})"
+        return f"{self.mean:.2f} ± {self.ci95:.2f} ({self.tasks} {self.unit})"
 
     def __repr__(self):
         return f"{type(self).__name__}({self})"
+
+
+class SplitScore(Score):
+    """Accuracies on some splits of the classes into seen and unseen.
+
+    As ``Score``, of splits in place of tasks.  Splits are few, so ``ci95`` takes Student's
+    quantile; they share classes, so it says how much the split matters, and not how much another
+    set of classes would.
+
+    Args:
+        values: ``(splits,)``, from 0 to 1.
+
+    Raises:
+        ValueError: if ``values`` is not one-dimensional or empty.
+    """
+
+    unit = "splits"
+
+    def __init__(self, values):
+        super().__init__(values, percent=True)
+
+    def quantile(self):
+        return float(stdtrit(self.tasks - 1, 0.975))
 
 
 def accuracy(query_y, predictions):

@@ -71,7 +71,7 @@ def test_a_diverged_task_counts_as_infinite():
 
 @pytest.mark.parametrize("values", [[], [[1.0, 2.0]]])
 def test_score_needs_one_value_per_task(values):
-    with pytest.raises(ValueError, match="one number per task"):
+    with pytest.raises(ValueError, match="one number for each of some tasks"):
         Score(values)
 
 

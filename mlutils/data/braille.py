@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mlutils.data.described import Described, described
+from mlutils.data.described import Described, draw_described
 from mlutils.data.omniglot import omniglot
 
 FIRST = 0x2800  # the blank cell; the bits above it say which dots a cell has
@@ -40,7 +40,7 @@ def braille(seed=0, jitter=0.5):
         ValueError: for a seed out of range or a negative ``jitter``.
     """
     cells = np.arange(2**DOTS)
-    return described(
+    return draw_described(
         __file__,
         [chr(FIRST + cell) for cell in cells],
         "Braille",

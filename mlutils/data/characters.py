@@ -42,9 +42,9 @@ class Characters:
         return len(self.images)
 
     def __repr__(self):
-        drawings = self.images.shape[1]
+        drawings, scripts = self.images.shape[1], len(set(self.scripts))
         return (
-            f"{len(self)} characters of {len(set(self.scripts))} scripts, "
+            f"{len(self)} characters of {scripts} script{'s' if scripts > 1 else ''}, "
             f"{drawings} drawings each ({self.source})"
         )
 
@@ -113,8 +113,8 @@ class Characters:
         )
         return replace(self, images=np.concatenate(images), names=names, scripts=scripts)
 
-    def subset(self, kept):
-        """The characters at some positions."""
+    def subset(self, kept, **others):
+        """The characters at some positions, and what else changes with them."""
         kept = list(kept)
         names, scripts = (tuple(v[i] for i in kept) for v in (self.names, self.scripts))
-        return replace(self, images=self.images[kept], names=names, scripts=scripts)
+        return replace(self, images=self.images[kept], names=names, scripts=scripts, **others)

@@ -1,6 +1,6 @@
 """Characters with descriptions: what zero-shot learners practise on."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,18 +38,20 @@ class Described(Characters):
                 "signatures must be float32 (classes, attributes), here "
                 f"{wanted}; got {found.dtype} {found.shape}."
             )
-        for class_, attribute in np.argwhere(~np.isfinite(found))[:1]:
+        if not np.isfinite(found).all():
+            class_, attribute = np.argwhere(~np.isfinite(found))[0]
             raise ValueError(
                 f"The description of {self.names[class_]!r} lacks {self.attributes[attribute]!r}: "
                 f"it is {found[class_, attribute]}."
             )
 
-    def episodes(self, ways=5, queries=5, meta_batch=16, seed=0):
+    def episodes(self, ways=5, queries=4, meta_batch=16, seed=0):
         """Endless N-way zero-shot tasks, whose support set is one description of each class.
 
         Args:
             ways: N, classes per task.
-            queries: query drawings per class, fewer than there are drawings.
+            queries: query drawings per class, fewer than there are drawings (a ``class_split``
+                holds out five of each class).
             meta_batch: tasks per batch.
             seed: 0 to 2**32 - 1.
 
@@ -78,7 +80,7 @@ class Described(Characters):
             shown = tf.cast(tf.gather(images, tf.cast(query, tf.int32)), tf.float32) / 255
             return (described, support_y, shown), query_y
 
-        return chosen.map(look_up)
+        return chosen.map(look_up).prefetch(tf.data.AUTOTUNE)
 
     def class_split(self, unseen, seed=0, held_out=5):
         """Deal the classes into seen and unseen ones at random.
@@ -108,7 +110,7 @@ class Described(Characters):
             if len(self) - len(seen) == unseen:
                 break
             rest = self.signatures[sorted(seen - {class_})]
-            if len(rest) and not constant(rest).any():
+            if len(rest) and not constant_attributes(rest).any():
                 seen.remove(class_)
         spared = len(self) - len(seen)
         if spared < unseen:
@@ -132,14 +134,7 @@ class Described(Characters):
     def subset(self, kept):
         """The characters at some positions."""
         kept = list(kept)
-        names, scripts = (tuple(v[i] for i in kept) for v in (self.names, self.scripts))
-        return replace(
-            self,
-            images=self.images[kept],
-            names=names,
-            scripts=scripts,
-            signatures=self.signatures[kept],
-        )
+        return super().subset(kept, signatures=self.signatures[kept])
 
 
 class ClassSplit(NamedTuple):
@@ -156,12 +151,12 @@ class ClassSplit(NamedTuple):
     unseen: Described
 
 
-def constant(signatures):
+def constant_attributes(signatures):
     """Which attributes have one value in all classes, ``(attributes,)`` bools."""
     return np.ptp(signatures, axis=0) == 0
 
 
-def described(file, characters, script, signatures, attributes, seed, jitter, frame=None):
+def draw_described(file, characters, script, signatures, attributes, seed, jitter, frame=None):
     """Draw a script's characters, once, and describe them.
 
     Args:

@@ -7,7 +7,7 @@ import unicodedata
 import numpy as np
 
 from mlutils.data import rendering
-from mlutils.data.described import described
+from mlutils.data.described import draw_described
 
 RANGES = ((0xC0, 0x250), (0x1E00, 0x1F00))  # Latin letters that come ready-made with their marks
 LEAST = 5  # a mark is taken if it stands on so many letters or more
@@ -41,7 +41,7 @@ def diacritics(seed=0, jitter=0.5):
         row[[column[part] for part in both]] = 1
     attributes = [f"letter {letter}" for letter in letters]
     attributes += [f"mark {short(mark)}" for mark in marks]
-    return described(__file__, list(parts), "Latin", signatures, attributes, seed, jitter)
+    return draw_described(__file__, list(parts), "Latin", signatures, attributes, seed, jitter)
 
 
 def marked_letters():

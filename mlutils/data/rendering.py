@@ -101,10 +101,11 @@ def printed(character, face, frame=None):
         PIL.ImageDraw.Draw(picture).text((-left, -top), text, fill=255, font=font(face))
         return picture
 
-    box = typeset(frame or character).getbbox()
+    picture = typeset(frame or character)
+    box = picture.getbbox()
     if box is None:
         return None
-    picture = typeset(character).crop(box)
+    picture = (typeset(character) if frame else picture).crop(box)
     width, height = (max(1, round(side * INK / max(picture.size))) for side in picture.size)
     picture = picture.resize((width, height), PIL.Image.Resampling.BOX)
     paper = PIL.Image.new("L", (PRINT, PRINT))

@@ -48,7 +48,7 @@ class SiameseNetwork(EncoderLearner):
         if comparison == "weighted":
             features = embedding_length(encoder)
             start = keras.initializers.Constant(-1 / features)
-            self.weigh = keras.layers.Dense(1, kernel_initializer=start)
+            self.weigh = keras.layers.Dense(1, kernel_initializer=start, dtype=self.dtype_policy)
             self.weigh.build((None, None, None, features))
 
     def summarize(self, support, labels):

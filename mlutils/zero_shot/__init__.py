@@ -4,7 +4,8 @@ from mlutils.zero_shot.dap import DAP
 from mlutils.zero_shot.devise import DeViSE, HingeRankLoss
 from mlutils.zero_shot.eszsl import ESZSL
 from mlutils.zero_shot.generalized import (
-    SplitScore,
+    Generalized,
+    SeenUnseenCurve,
     calibrated,
     class_accuracy,
     generalized_accuracy,
@@ -19,8 +20,9 @@ __all__ = [
     "ESZSL",
     "DeViSE",
     "DescribedPrototypes",
+    "Generalized",
     "HingeRankLoss",
-    "SplitScore",
+    "SeenUnseenCurve",
     "ZeroShotLearner",
     "calibrated",
     "class_accuracy",

@@ -54,7 +54,7 @@ class DAP(ZeroShotLearner):
         from sklearn.linear_model import LogisticRegression  # here: importing it takes a second
 
         x, y, signatures = self.check_examples(x, y, signatures)
-        self.check_binary(signatures)
+        check_binary(tf.constant(signatures))
         features, attributes = self.features(x), signatures[y]
         fits = [
             LogisticRegression(C=self.C, max_iter=1000).fit(features, attribute)
@@ -68,8 +68,7 @@ class DAP(ZeroShotLearner):
     def class_vectors(self, signatures):
         """The signatures themselves, which are 0s and 1s."""
         self.check_fitted(self.prior)
-        if tf.executing_eagerly():
-            self.check_binary(signatures.numpy())
+        check_binary(signatures)
         return signatures
 
     def answer(self, summary, queries):
@@ -81,14 +80,18 @@ class DAP(ZeroShotLearner):
             absent, 1 - summary, transpose_b=True
         )
 
-    def check_binary(self, signatures):
-        """Raise unless all attributes are 0 or 1."""
-        other = np.setdiff1d(signatures, (0, 1))
-        if other.size:
-            raise ValueError(
-                f"DAP takes attributes that are 0 or 1, got {other[0]}: say from which value on "
-                "an attribute counts as present, or use ESZSL or DeViSE."
-            )
-
     def get_config(self):
-        return {**super().get_config(), "attributes": self.attributes, "C": self.C}
+        return {**super().get_config(), "C": self.C}
+
+
+def check_binary(signatures):
+    """Raise unless all attributes are 0 or 1; in a graph TensorFlow's InvalidArgumentError."""
+    other = (signatures != 0) & (signatures != 1)
+    message = "DAP takes attributes that are 0 or 1"
+    if not tf.executing_eagerly():
+        tf.debugging.assert_equal(tf.reduce_any(other), False, message)
+    elif tf.reduce_any(other):
+        raise ValueError(
+            f"{message}, got {signatures[other][0]}: say from which value on an attribute counts "
+            "as present, or use ESZSL or DeViSE."
+        )

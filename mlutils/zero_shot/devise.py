@@ -31,7 +31,7 @@ class DeViSE(TrainedZeroShotLearner):
 
     def __init__(self, encoder, attributes, **kwargs):
         super().__init__(encoder, attributes, **kwargs)
-        self.project = keras.layers.Dense(attributes, use_bias=False)
+        self.project = keras.layers.Dense(attributes, use_bias=False, dtype=self.dtype_policy)
         self.project.build((None, None, embedding_length(encoder)))
 
     def class_vectors(self, signatures):
@@ -41,9 +41,6 @@ class DeViSE(TrainedZeroShotLearner):
     def answer(self, summary, queries):
         """The scores ``(tasks, Q, N)`` (:eq:`eq-compatibility`)."""
         return super().answer(summary, self.project(queries))
-
-    def get_config(self):
-        return {**super().get_config(), "attributes": self.attributes}
 
 
 @keras.saving.register_keras_serializable(package="mlutils")

@@ -64,5 +64,4 @@ class ESZSL(ZeroShotLearner):
         return tf.matmul(signatures, self.matrix[tf.newaxis], transpose_b=True)
 
     def get_config(self):
-        ridges = {"gamma": self.gamma, "lam": self.lam}
-        return {**super().get_config(), "attributes": self.attributes, **ridges}
+        return {**super().get_config(), "gamma": self.gamma, "lam": self.lam}

@@ -3,10 +3,8 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import stdtrit
 
 from mlutils.checks import check_finite, is_finite
-from mlutils.evaluation import Score
 
 
 def class_accuracy(y, scores):
@@ -68,6 +66,9 @@ def harmonic_mean(seen, unseen):
 
     Args:
         seen, unseen: both as shares or both in percent.
+
+    Returns:
+        A float, in the same unit.
 
     Raises:
         ValueError: if one is no finite number of at least 0.
@@ -154,28 +155,9 @@ class SeenUnseenCurve(NamedTuple):
 
     @property
     def best_gamma(self):
-        """The calibration with the highest harmonic mean."""
+        """The calibration with the highest harmonic mean, the lowest of several."""
         sums = np.maximum(self.seen + self.unseen, 1e-12)
         return float(self.gammas[np.argmax(2 * self.seen * self.unseen / sums)])
-
-
-class SplitScore(Score):
-    """Accuracies on some splits of the classes into seen and unseen.
-
-    As ``Score``, of ``splits`` in place of tasks.  Splits are few, so ``ci95`` takes Student's
-    quantile; they share classes, so it says how much the split matters, and not how much another
-    set of classes would.
-    """
-
-    def __init__(self, values):
-        super().__init__(values, percent=True)
-
-    @property
-    def ci95(self):
-        return super().ci95 / 1.96 * float(stdtrit(self.tasks - 1, 0.975))
-
-    def __str__(self):
-        return super().__str__().replace("tasks)", "splits)")
 
 
 def mean_by_class(y, right):

@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from mlutils.checks import check_count
-from mlutils.data.described import constant
+from mlutils.data.described import constant_attributes
 from mlutils.episodes import check_support
 from mlutils.few_shot.encoder_learner import EncoderLearner, flat_embeddings
 from mlutils.few_shot.prototypical import class_means
@@ -16,9 +16,11 @@ BATCH = 1000  # inputs embedded at once
 class ZeroShotLearner(EncoderLearner):
     """A learner that adapts to descriptions of classes, ``K = 0`` (:eq:`eq-zero-shot`).
 
-    A task's support set holds no example: ``support_x`` are signatures ``(N, attributes)``,
-    ``support_y`` says which class each describes.  So everything that takes a ``MetaLearner``
-    takes these too: ``compile``, ``fit`` on episodes, ``mlutils.evaluate``, ``mlutils.controls``.
+    A task's support set holds no example: ``support_x`` are signatures ``(S, attributes)``,
+    ``support_y`` says which class each describes, one each or several, which are averaged.  So
+    ``mlutils.evaluate`` and ``mlutils.controls`` take these learners as all others, and Keras
+    saves them.  Each is fitted on examples of seen classes, ``fit(x, y, signatures)``; those that
+    learn by gradient descent also on episodes.
 
     A subclass defines ``class_vectors``, and ``answer`` where a score is not an inner product.
 
@@ -41,16 +43,17 @@ class ZeroShotLearner(EncoderLearner):
         """Adapt to the description of a task's classes.
 
         Args:
-            signatures: ``(N, attributes)``.
-            labels: which class each row describes, ``(N,)`` integers 0..N-1 in any order; by
-                default row k describes class k.
+            signatures: ``(S, attributes)``, a row for each class, or several, which are averaged.
+            labels: which class each row describes, ``(S,)`` integers 0..N-1, at least one of each,
+                in any order; by default row k describes class k.
 
         Returns:
             A predictor from query inputs ``(Q, ...)`` to scores ``(Q, N)``.
 
         Raises:
-            ValueError: if a signature has another length or lacks a number, or the labels do not
-                fit; if the learner has still to be fitted.
+            ValueError: if a signature has another length or lacks a number (where only running a
+                graph shows it, TensorFlow's ``InvalidArgumentError``), or the labels do not fit; if
+                the learner has still to be fitted; the predictor, if queries are bytes.
         """
         signatures = tf.convert_to_tensor(signatures)
         self.check_signatures(signatures[tf.newaxis])
@@ -74,12 +77,25 @@ class ZeroShotLearner(EncoderLearner):
                 f"The signatures have shape {shape}; this learner takes (N, {self.attributes}): a "
                 f"row of {self.attributes} attributes for each class."
             )
-        if tf.executing_eagerly():
-            for place in np.argwhere(~np.isfinite(tf.cast(signatures, tf.float64)))[:1]:
-                raise ValueError(
-                    f"Attribute {place[2]} of signature {place[1]} is missing: it is "
-                    f"{signatures[tuple(place)]}."
-                )
+        finite = tf.math.is_finite(tf.cast(signatures, tf.float64))
+        if not tf.executing_eagerly():
+            tf.debugging.assert_equal(tf.reduce_all(finite), True, "An attribute is missing")
+        elif not tf.reduce_all(finite):
+            place = tuple(np.argwhere(~finite)[0])
+            raise ValueError(
+                f"Attribute {place[2]} of signature {place[1]} is missing: it is "
+                f"{signatures[place]}."
+            )
+
+    def embed(self, x):
+        """As ``EncoderLearner``; bytes raise a ValueError."""
+        check_floats(x)
+        return super().embed(x)
+
+    def embed_one(self, x):
+        """As ``EncoderLearner``; bytes raise a ValueError."""
+        check_floats(x)
+        return super().embed_one(x)
 
     def summarize(self, signatures, labels):
         """The classes' vectors, class 0 first, ``(tasks, N, features)``."""
@@ -142,10 +158,7 @@ class ZeroShotLearner(EncoderLearner):
         x, y = np.asarray(x), np.asarray(y)
         signatures = np.asarray(signatures, self.compute_dtype)
         self.check_signatures(tf.convert_to_tensor(signatures[np.newaxis]))
-        if x.dtype == np.uint8:
-            raise ValueError(
-                "x are bytes (uint8), and episodes give their pictures as 0..1: divide by 255."
-            )
+        check_floats(x)
         if y.ndim != 1 or x.shape[:1] != y.shape or not np.issubdtype(y.dtype, np.integer):
             raise ValueError(
                 "y must be one integer class per example; got x of shape "
@@ -163,13 +176,16 @@ class ZeroShotLearner(EncoderLearner):
                 f"Classes {without} have a signature and no example: fit takes the signatures of "
                 "the seen classes only, or unseen ones leak into training."
             )
-        same = np.flatnonzero(constant(signatures))
+        same = np.flatnonzero(constant_attributes(signatures))
         if len(same):
             raise ValueError(
                 f"Attributes {same.tolist()} are the same for all {len(signatures)} classes, so "
                 "nothing can be learned of them: leave them out, or show more classes."
             )
         return x, y, signatures
+
+    def get_config(self):
+        return {**super().get_config(), "attributes": self.attributes}
 
 
 class TrainedZeroShotLearner(ZeroShotLearner):
@@ -182,17 +198,22 @@ class TrainedZeroShotLearner(ZeroShotLearner):
             x: inputs ``(n, ...)``; or a dataset of episodes, and no ``signatures``.
             y: their classes, integers ``(n,)``: rows of ``signatures``.
             signatures: of the seen classes, ``(classes, attributes)``.
-            batch_size: examples per step, 64 by default; without signatures as Keras has it.
-            **options: of Keras's ``fit``, such as ``epochs``.
+            batch_size: examples per step, 64 by default; those left over at the end of an epoch
+                wait for the next.  Without signatures as Keras has it.
+            **options: of Keras's ``fit``, such as ``epochs``.  With signatures there are no class
+                or sample weights, and ``validation_data`` are episodes.
 
         Returns:
             Keras's ``History``.
 
         Raises:
-            ValueError: as ``check_examples``.
+            ValueError: as ``check_examples``; for ``class_weight`` or ``sample_weight``.
         """
         if signatures is None:
             return super().fit(x, y, batch_size, **options)
+        if weights := {"class_weight", "sample_weight"} & set(options):
+            raise ValueError(f"With signatures fit knows no {weights.pop()}.")
+        batch_size = check_count("batch_size", 64 if batch_size is None else batch_size)
         x, y, signatures = self.check_examples(x, y, signatures)
         described = tf.constant(signatures[np.newaxis])
         labels = tf.range(len(signatures))[tf.newaxis]
@@ -201,6 +222,14 @@ class TrainedZeroShotLearner(ZeroShotLearner):
             """A batch as the queries of one task."""
             return (described, labels, x[tf.newaxis]), y[tf.newaxis]
 
-        examples = tf.data.Dataset.from_tensor_slices((x, y)).cache()
-        batches = examples.shuffle(len(x)).batch(batch_size or 64).map(as_task)
+        examples = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x))
+        batches = examples.batch(min(batch_size, len(x)), drop_remainder=True).map(as_task)
         return super().fit(batches.prefetch(tf.data.AUTOTUNE), **options)
+
+
+def check_floats(x):
+    """Raise if inputs are bytes, which episodes never hold."""
+    if tf.as_dtype(x.dtype) == tf.uint8:
+        raise ValueError(
+            "These inputs are bytes (uint8), and episodes give pictures as 0..1: divide by 255."
+        )

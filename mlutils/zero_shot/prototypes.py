@@ -1,6 +1,7 @@
 """Prototypes from descriptions: a prototypical network without a single example."""
 
 import keras
+import tensorflow as tf
 
 from mlutils.checks import check_positive
 from mlutils.episodes import shape_of
@@ -54,11 +55,13 @@ class DescribedPrototypes(TrainedZeroShotLearner):
 
     def class_vectors(self, signatures):
         """The prototypes ``(tasks, N, features)`` (:eq:`eq-described-prototype`)."""
-        return embed(self.describer, signatures)
+        return tf.cast(embed(self.describer, signatures), self.compute_dtype)
 
     def answer(self, summary, queries):
         """The logits ``(tasks, Q, N)`` (:eq:`eq-prototype-logits`)."""
         return self.scale * minus_squared_distances(queries, summary)
 
     def get_config(self):
-        return {**super().get_config(), "scale": self.scale}
+        config = {**super().get_config(), "scale": self.scale}
+        del config["attributes"]  # the describer knows
+        return config

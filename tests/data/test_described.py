@@ -41,7 +41,7 @@ def letters(cache):
     "wrong, words",
     [
         ({"signatures": SIGNATURES.astype(float)}, r"here \(5, 3\); got float64 \(5, 3\)"),
-        ({"signatures": SIGNATURES.astype(int)}, r"here \(5, 3\); got int64 \(5, 3\)"),
+        ({"signatures": SIGNATURES.astype(int)}, r"here \(5, 3\); got int\d+ \(5, 3\)"),
         ({"signatures": SIGNATURES[1:]}, r"here \(5, 3\); got float32 \(4, 3\)"),
         ({"signatures": SIGNATURES[:, 1:]}, r"here \(5, 3\); got float32 \(5, 2\)"),
         ({"signatures": SIGNATURES.T}, r"here \(5, 3\); got float32 \(3, 5\)"),

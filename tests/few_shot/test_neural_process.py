@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy import stats
 
 import mlutils
 from mlutils import ConditionalNeuralProcess, gaussian_nll
@@ -95,7 +96,6 @@ def test_plain_loop_likelihood(shape):
 
 def test_likelihood_beside_scipy():
     """eq-gaussian-likelihood."""
-    stats = pytest.importorskip("scipy.stats")
     targets, mean, deviation = random_likelihood(50, 2)
     found = gaussian_nll(targets, np.concatenate([mean, deviation], axis=1))
     expected = -stats.norm.logpdf(targets, mean, deviation).mean(axis=1)

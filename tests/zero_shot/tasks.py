@@ -67,7 +67,7 @@ def fitted(kind):
     """One fitted to drawings of the even signatures."""
     learner, data = built(kind, pixels()), drawings(EVEN, seed=0)
     trained = kind in (DeViSE, DescribedPrototypes)
-    options = dict(epochs=40, verbose=0) if trained else {}
+    options = dict(epochs=15, verbose=0) if trained else {}
     learner.fit((data.x / 255).astype(np.float32), data.y, data.signatures, **options)
     return learner
 

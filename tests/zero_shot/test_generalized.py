@@ -5,9 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlutils import Score
+from mlutils import Score, SplitScore
 from mlutils.zero_shot import (
-    SplitScore,
     calibrated,
     class_accuracy,
     generalized_accuracy,
@@ -404,7 +403,7 @@ def test_one_split_has_no_interval():
 
 @pytest.mark.parametrize("values", [[], [[0.5, 0.6]]])
 def test_a_split_score_needs_one_value_per_split(values):
-    with pytest.raises(ValueError, match="values must be one number per task"):
+    with pytest.raises(ValueError, match="values must be one number for each of some splits"):
         SplitScore(values)
 
 
@@ -422,11 +421,11 @@ def test_no_accuracy_has_no_harmonic_mean(value):
 WRONG_SCORES = [
     pytest.param(Y.astype(float), SCORES, r"got y of float64 \(5,\)", id="y of floats"),
     pytest.param(Y > 0, SCORES, r"got y of bool \(5,\)", id="y of bools"),
-    pytest.param(Y[1:], SCORES, r"got y of int64 \(4,\) .* shape \(5, 3\)", id="a query less"),
-    pytest.param(np.eye(3, dtype=int)[Y], SCORES, r"got y of int64 \(5, 3\)", id="one-hot"),
+    pytest.param(Y[1:], SCORES, r"got y of int\d+ \(4,\) .* shape \(5, 3\)", id="a query less"),
+    pytest.param(np.eye(3, dtype=int)[Y], SCORES, r"got y of int\d+ \(5, 3\)", id="one-hot"),
     pytest.param(Y, SCORES[:, 0], r"scores of shape \(5,\)", id="one score per query"),
     pytest.param(Y, SCORES[None], r"scores of shape \(1, 5, 3\)", id="a batch"),
-    pytest.param(Y[:0], SCORES[:0], r"got y of int64 \(0,\) .* \(0, 3\)", id="no query"),
+    pytest.param(Y[:0], SCORES[:0], r"got y of int\d+ \(0,\) .* \(0, 3\)", id="no query"),
 ]
 
 
@@ -459,8 +458,8 @@ def test_a_class_without_a_score_raises(wrong):
 @pytest.mark.parametrize(
     "seen, came",
     [
-        ([0, 1], r"int64 \(2,\)"),
-        (SEEN.astype(int), r"int64 \(3,\)"),
+        ([0, 1], r"int\d+ \(2,\)"),
+        (SEEN.astype(int), r"int\d+ \(3,\)"),
         (SEEN[1:], r"bool \(2,\)"),
         (SEEN[None], r"bool \(1, 3\)"),
         (True, r"bool \(\)"),
