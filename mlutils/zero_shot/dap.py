@@ -73,7 +73,7 @@ class DAP(ZeroShotLearner):
 
     def answer(self, summary, queries):
         """The scores ``(tasks, Q, N)`` (:eq:`eq-dap`)."""
-        logits = tf.matmul(queries, self.kernel[tf.newaxis]) + self.bias
+        logits = tf.tensordot(queries, self.kernel, 1) + self.bias
         present = tf.math.log_sigmoid(logits) - tf.math.log(self.prior.value)
         absent = tf.math.log_sigmoid(-logits) - tf.math.log(1 - self.prior.value)
         return tf.matmul(present, summary, transpose_b=True) + tf.matmul(

@@ -61,7 +61,7 @@ class ESZSL(ZeroShotLearner):
     def class_vectors(self, signatures):
         """The weights of each class, ``(tasks, N, features)``."""
         self.check_fitted(self.matrix)
-        return tf.matmul(signatures, self.matrix[tf.newaxis], transpose_b=True)
+        return tf.tensordot(signatures, tf.transpose(self.matrix), 1)
 
     def get_config(self):
         return {**super().get_config(), "gamma": self.gamma, "lam": self.lam}
