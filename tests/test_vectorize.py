@@ -191,10 +191,11 @@ def test_such_products_are_flat(monkeypatch):
 
 
 def test_tracing_conv4_takes_seconds():
-    start = time.perf_counter()
+    """Of this thread, whatever else the machine does."""
+    start = time.thread_time()
     model = mlutils.conv4((28, 28, 1), outputs=3, filters=8)
     assert loops(meta_gradient_graph(model, 16)) == 0
-    assert time.perf_counter() - start < 10
+    assert time.thread_time() - start < 10
 
 
 def test_an_unknown_number_of_tasks():
