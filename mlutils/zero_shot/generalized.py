@@ -116,7 +116,10 @@ def seen_unseen_curve(y, scores, seen):
     """
     y, scores, seen = check_generalized(y, scores, seen)
     if not np.isfinite(scores).all():
-        raise ValueError("The scores of a seen-unseen curve must be finite numbers.")
+        raise ValueError(
+            "The scores of a seen-unseen curve must be finite numbers; "
+            f"{np.sum(~np.isfinite(scores))} of {scores.size} are not."
+        )
     best = [np.where(part, scores.astype(float), -np.inf) for part in (seen, ~seen)]
     lead = best[0].max(axis=1) - best[1].max(axis=1)
     order = np.argsort(lead, kind="stable")

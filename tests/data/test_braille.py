@@ -10,13 +10,7 @@ MODULE = importlib.import_module("mlutils.data.braille")  # its name in the pack
 ONE_DOT = [1 << bit for bit in range(8)]  # the cells of dot 1, 2, ..., 8
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """The module's own cache, empty at first."""
-    folder = tmp_path_factory.mktemp("keras")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KERAS_HOME", str(folder))
-        yield folder / "mlutils"
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture(scope="module")

@@ -19,13 +19,7 @@ SCRIPTS = ("one", "one", "two", "two", "three")
 FEW = Described(IMAGES, tuple("abcde"), SCRIPTS, "made up", SIGNATURES, ("round", "tall", "dark"))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """The module's own cache, empty at first."""
-    folder = tmp_path_factory.mktemp("keras")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KERAS_HOME", str(folder))
-        yield folder / "mlutils"
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture(scope="module")

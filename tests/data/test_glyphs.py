@@ -16,13 +16,7 @@ from mlutils.data.rendering import DRAWINGS
 MODULE = importlib.import_module("mlutils.data.glyphs")  # its name in the package is the function
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """The module's own cache, empty at first."""
-    folder = tmp_path_factory.mktemp("keras")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KERAS_HOME", str(folder))
-        yield folder / "mlutils"
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture(scope="module")
