@@ -1,119 +1,53 @@
 """mlutils: the methods of meta-learning behind the course *Learning to Learn*.
 
 Every few-shot method is one thing here: *adapt on a support set, then predict
-on queries*.  Public names are importable from ``mlutils``.
+on queries*.  Public names are importable from ``mlutils``; each chapter's are listed in the
+``__init__`` of its room.
 """
 
 from mlutils import _tensorflow  # noqa: F401, I001  must come first: it silences the import
 
-from mlutils import data, plot
+from mlutils import data, few_shot, maml, one_shot, optimizer_based, plot, zero_shot
+from mlutils.controls import controls
 from mlutils.episodes import Episode
-from mlutils.evaluation import Score, SplitScore, controls, evaluate
+from mlutils.evaluation import Score, SplitScore, evaluate
 from mlutils.exercises import judge
-from mlutils.few_shot import (
-    MANN,
-    ConditionalNeuralProcess,
-    ContextTransformer,
-    EncoderLearner,
-    MatchingNetwork,
-    PrototypicalNetwork,
-    RecurrentLearner,
-    RelationNetwork,
-    SequenceLearner,
-    gaussian_nll,
-    trained_learner,
-)
+from mlutils.few_shot import *
+from mlutils.inner_loop import StepSize, UpdateRule, descend
 from mlutils.learner import MetaLearner
-from mlutils.maml import ANIL, MAML, MetaSGD, Reptile, iMAML
+from mlutils.losses import gaussian_nll
+from mlutils.maml import *
 from mlutils.networks import BatchNorm, conv4, mlp
-from mlutils.one_shot import (
-    ContrastiveLoss,
-    ModifiedHausdorff,
-    PairCrossEntropy,
-    SiameseNetwork,
-)
-from mlutils.optimizer_based import (
-    LearnedOptimizer,
-    LSTMRule,
-    RuleTrainer,
-    StepSize,
-    UpdateRule,
-    run_optimizer,
-    trained_rule,
-    unroll,
-)
+from mlutils.one_shot import *
+from mlutils.optimizer_based import *
 from mlutils.session import setup
-from mlutils.zero_shot import (
-    DAP,
-    ESZSL,
-    DeViSE,
-    DescribedPrototypes,
-    HingeRankLoss,
-    Generalized,
-    SeenUnseenCurve,
-    ZeroShotLearner,
-    calibrated,
-    class_accuracy,
-    generalized_accuracy,
-    harmonic_mean,
-    seen_unseen_curve,
-)
+from mlutils.vectorize import map_tasks
+from mlutils.zero_shot import *
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "ANIL",
-    "DAP",
-    "ESZSL",
-    "MAML",
-    "MANN",
     "BatchNorm",
-    "ConditionalNeuralProcess",
-    "ContextTransformer",
-    "ContrastiveLoss",
-    "DeViSE",
-    "DescribedPrototypes",
-    "EncoderLearner",
     "Episode",
-    "Generalized",
-    "HingeRankLoss",
-    "LSTMRule",
-    "LearnedOptimizer",
-    "MatchingNetwork",
     "MetaLearner",
-    "MetaSGD",
-    "ModifiedHausdorff",
-    "PairCrossEntropy",
-    "PrototypicalNetwork",
-    "RecurrentLearner",
-    "RelationNetwork",
-    "Reptile",
-    "RuleTrainer",
     "Score",
-    "SeenUnseenCurve",
-    "SequenceLearner",
-    "SiameseNetwork",
     "SplitScore",
     "StepSize",
     "UpdateRule",
-    "ZeroShotLearner",
-    "calibrated",
-    "class_accuracy",
     "controls",
     "conv4",
     "data",
+    "descend",
     "evaluate",
     "gaussian_nll",
-    "generalized_accuracy",
-    "harmonic_mean",
-    "iMAML",
     "judge",
+    "map_tasks",
     "mlp",
     "plot",
-    "run_optimizer",
-    "seen_unseen_curve",
     "setup",
-    "trained_learner",
-    "trained_rule",
-    "unroll",
+    *few_shot.__all__,
+    *maml.__all__,
+    *one_shot.__all__,
+    *optimizer_based.__all__,
+    *zero_shot.__all__,
 ]

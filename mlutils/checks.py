@@ -1,4 +1,7 @@
-"""Checks of numbers that users pass in: what came, and what is allowed."""
+"""Checks of numbers that users pass in: each returns the value, or raises a ValueError.
+
+The error says what came and what is allowed.
+"""
 
 import math
 import operator
@@ -6,11 +9,7 @@ from numbers import Real
 
 
 def check_count(name, value, least=1):
-    """``value`` as an int of at least ``least``.
-
-    Raises:
-        ValueError: if it is none.
-    """
+    """``value`` as an int of at least ``least``."""
     try:
         count = None if isinstance(value, bool) else operator.index(value)
     except (TypeError, AttributeError):  # a tensor of a bool raises the latter
@@ -30,55 +29,42 @@ def is_finite(value):
 
 
 def check_rate(name, value):
-    """``value`` as a float, finite and not negative.
-
-    Raises:
-        ValueError: if it is none.
-    """
+    """``value`` as a float, finite and not negative."""
     if not is_finite(value) or value < 0:
         raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}.")
     return float(value)
 
 
 def check_finite(name, value):
-    """``value`` as a finite float.
-
-    Raises:
-        ValueError: if it is none.
-    """
+    """``value`` as a finite float."""
     if not is_finite(value):
         raise ValueError(f"{name} must be a finite number, got {value!r}.")
     return float(value)
 
 
 def check_positive(name, value):
-    """``value`` as a float, finite and positive.
-
-    Raises:
-        ValueError: if it is none.
-    """
+    """``value`` as a float, finite and positive."""
     if not is_finite(value) or value <= 0:
         raise ValueError(f"{name} must be a finite positive number, got {value!r}.")
     return float(value)
 
 
-def check_option(name, value, allowed):
-    """``value`` itself, one of ``allowed``.
+def check_share(name, value):
+    """``value`` as a float from 0 to 1, 1 excluded."""
+    if not is_finite(value) or not 0 <= value < 1:
+        raise ValueError(f"{name} must be at least 0 and less than 1, got {value!r}.")
+    return float(value)
 
-    Raises:
-        ValueError: if it is not among them.
-    """
+
+def check_option(name, value, allowed):
+    """``value`` itself, one of ``allowed``."""
     if value not in allowed:
         raise ValueError(f"{name} must be one of {tuple(allowed)}, got {value!r}.")
     return value
 
 
 def check_seed(value):
-    """``value`` as an int from 0 to 2**32 - 1.
-
-    Raises:
-        ValueError: if it is none.
-    """
+    """``value`` as an int from 0 to 2**32 - 1."""
     seed = check_count("seed", value, least=0)
     if seed >= 2**32:
         raise ValueError(f"seed must be at most 2**32 - 1, got {value!r}.")

@@ -1,9 +1,50 @@
-"""Many outer steps as one program: what makes meta-training of small networks fast."""
+"""What is traced and compiled, and when: graphs of methods, and many outer steps as one program."""
+
+import functools
 
 import tensorflow as tf
 
 
-def compiled_steps(train_step, steps):
+def as_graph(method):
+    """Let a learner's method run as a graph, traced once for each signature of its arguments.
+
+    It is traced again when the learner's ``settings()`` have changed, and not at all within a
+    graph or where functions run eagerly.
+    """
+
+    @functools.wraps(method)
+    def run(self, *args, **options):
+        if not tf.executing_eagerly() or tf.config.functions_run_eagerly() or self.run_eagerly:
+            return method(self, *args, **options)
+        options = {k: v.numpy().item() if is_number(v) else v for k, v in options.items()}
+        return self.graphs.of(self, method)(*args, **options)
+
+    return run
+
+
+def is_number(value):
+    """Whether an option is a number that Keras has made a tensor of."""
+    return isinstance(value, tf.Tensor) and value.shape.rank == 0
+
+
+class Graphs:
+    """The graphs of one learner's methods, made anew when its settings have changed."""
+
+    def __init__(self):
+        self.settings, self.functions = None, {}
+
+    def of(self, learner, method):
+        settings = learner.settings()
+        if settings != self.settings:
+            self.settings, self.functions = settings, {}
+        if method not in self.functions:
+            self.functions[method] = tf.function(
+                functools.partial(method, learner), autograph=False, reduce_retracing=True
+            )
+        return self.functions[method]
+
+
+def compiled_steps(step, steps, prepare=lambda element: element):
     """A Keras ``train_function`` that runs ``steps`` steps in one loop inside XLA.
 
     Keras compiles one step, and starts it ``steps`` times.  For networks as small as the
@@ -11,8 +52,9 @@ def compiled_steps(train_step, steps):
     fetched first, and one compiled loop runs through them.
 
     Args:
-        train_step: from an element of the dataset to a dict of logs; compilable by XLA.
+        step: from an element of the dataset to a dict of logs; compilable by XLA.
         steps: how many.
+        prepare: of an element, before XLA sees it.
 
     Returns:
         From a dataset's iterator to the logs after the last step.  If the dataset ends earlier,
@@ -23,31 +65,39 @@ def compiled_steps(train_step, steps):
         ValueError: if the elements of one call differ in shape.
     """
 
-    train_step = tf.function(train_step)  # traced once, though it is named twice below
+    step = tf.function(step)  # traced once, though it is named twice below
 
     @tf.function(jit_compile=True)
     def run(elements, count):
-        def element(step):
-            return tf.nest.map_structure(lambda x: x[step], elements)
+        def element(index):
+            return tf.nest.map_structure(lambda x: x[index], elements)
 
-        logs = train_step.get_concrete_function(element(0)).structured_outputs
+        logs = step.get_concrete_function(element(0)).structured_outputs
         logs = tf.nest.map_structure(lambda log: tf.zeros(log.shape, log.dtype), logs)
         return tf.while_loop(
-            lambda step, _: step < count,
-            lambda step, _: (step + 1, train_step(element(step))),
+            lambda index, _: index < count,
+            lambda index, _: (index + 1, step(element(index))),
             (0, logs),
         )[1]
 
     @tf.function
     def train_function(iterator):
-        first = iterator.get_next()
-        elements, count = [first], 1
-        for _ in range(steps - 1):
+        first = prepare(iterator.get_next())
+        arrays = [tf.TensorArray(x.dtype, steps).write(0, x) for x in tf.nest.flatten(first)]
+
+        def fetch(count, _, arrays):
             following = iterator.get_next_as_optional()
             there = following.has_value()
-            elements.append(tf.cond(there, following.get_value, lambda: first))
-            count += tf.cast(there, tf.int32)
-        return run(tf.nest.map_structure(lambda *parts: tf.stack(parts), *elements), count)
+            element = tf.cond(there, lambda: prepare(following.get_value()), lambda: first)
+            element = tf.nest.flatten(element)
+            arrays = [a.write(count, x) for a, x in zip(arrays, element, strict=True)]
+            return count + tf.cast(there, tf.int32), there, arrays
+
+        count, _, arrays = tf.while_loop(
+            lambda count, more, _: more & (count < steps), fetch, (1, True, arrays)
+        )
+        elements = tf.nest.pack_sequence_as(first, [a.stack() for a in arrays])
+        return run(elements, count)
 
     def until_the_end(iterator):
         try:
@@ -55,7 +105,7 @@ def compiled_steps(train_step, steps):
         except tf.errors.OutOfRangeError:
             raise StopIteration from None
         except tf.errors.InvalidArgumentError as error:
-            if "Shapes of all inputs must match" not in str(error):
+            if "Incompatible shapes during merge" not in str(error):
                 raise
             raise ValueError(
                 "With jit_compile=True and steps_per_execution > 1 all meta-batches need one "

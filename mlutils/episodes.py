@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from mlutils.classes import check_range
+
 
 class Episode(NamedTuple):
     """A task's support set S and query set Q.
@@ -30,11 +32,7 @@ class Episode(NamedTuple):
 
     @classmethod
     def from_element(cls, element):
-        """The episode of ``((support_x, support_y, query_x), query_y)``, or of an episode.
-
-        Raises:
-            ValueError: if ``element`` is neither.
-        """
+        """The episode of ``((support_x, support_y, query_x), query_y)``, or of an episode."""
         if isinstance(element, cls):
             return element
         try:
@@ -57,9 +55,8 @@ def describe(value):
     return type(value).__name__
 
 
-def check_support(support_x, support_y, model=None):
-    """Raise if the support set of one task is empty, or fits neither its targets nor the model."""
-    x, y = tf.TensorShape(support_x.shape), tf.TensorShape(support_y.shape)
+def check_support(x, y, model=None):
+    """Raise if one task's support set of these shapes is empty or fits not its targets or model."""
     if x.rank == 0 or y.rank == 0 or x[0] == 0 or not x[:1].is_compatible_with(y[:1]):
         raise ValueError(
             f"support_x has shape {x} and support_y {y}; the first axis counts the "
@@ -78,18 +75,6 @@ def check_labels(labels, model):
     outputs = shape_of(model, "output_shape")
     if labels.dtype.is_integer and outputs is not None and outputs[-1] not in (None, 1):
         check_range(labels, outputs[-1])
-
-
-def check_range(labels, ways):
-    """Raise if integer labels, where their values are known, are not 0..ways-1."""
-    if not tf.executing_eagerly():
-        return
-    low, high = int(tf.reduce_min(labels)), int(tf.reduce_max(labels))
-    if low < 0 or high >= ways:
-        raise ValueError(
-            f"The labels run from {low} to {high}; allowed are 0 to {ways - 1}, because there are "
-            f"{ways} outputs."
-        )
 
 
 def shape_of(model, name):
@@ -114,20 +99,3 @@ def check_batch(support_x, support_y, query_x):
             f"{shapes[2]}; allowed are (tasks, S, ...), (tasks, S, ...) and (tasks, Q, ...). "
             "For one task use adapt(support_x, support_y)."
         )
-
-
-def true_class(labels, scores):
-    """Labels ``(..., Q)`` as one-hot vectors beside scores ``(..., Q, N)``.
-
-    Raises:
-        ValueError: if the shapes do not fit, or a label, where its value is known, is not 0..N-1.
-    """
-    labels = tf.convert_to_tensor(labels)
-    if labels.shape.rank is not None and not labels.shape.is_compatible_with(scores.shape[:-1]):
-        raise ValueError(
-            f"The labels have shape {labels.shape} and the scores {scores.shape}; the labels must "
-            "have the scores' shape without its last axis."
-        )
-    if scores.shape[-1] is not None:
-        check_range(labels, scores.shape[-1])
-    return tf.one_hot(tf.cast(labels, tf.int32), tf.shape(scores)[-1], dtype=scores.dtype)

@@ -1,7 +1,11 @@
 """The networks of the few-shot papers, and a norm layer fit for second derivatives."""
 
+import warnings
+
 import keras
 import tensorflow as tf
+
+from mlutils.classes import at_least_single
 
 
 def mlp(input_size=1, hidden=(40, 40), outputs=1, activation="relu"):
@@ -26,10 +30,6 @@ def check_network(model, name="model"):
     Args:
         model: what was passed.
         name: the argument's name, for the messages.
-
-    Raises:
-        TypeError: if it is not a Keras model.
-        ValueError: if it is not built, or holds a trainable ``BatchNormalization``.
     """
     if not isinstance(model, keras.Model):
         raise TypeError(f"{name} must be a keras.Model, got {type(model).__name__}.")
@@ -38,13 +38,87 @@ def check_network(model, name="model"):
             f"The {name} {model.name!r} has no weights yet: begin it with keras.Input(shape), "
             "or call it once on an input."
         )
-    layers = model._flatten_layers(include_self=False)
+    layers = list(model._flatten_layers(include_self=False))
+    if penalised := [x.name for x in layers if getattr(x, "activity_regularizer", None)]:
+        raise ValueError(
+            f"The layers {penalised} of the {name} have an activity_regularizer, which would count "
+            "for some learners only: leave it out; kernel and bias regularizers are all right."
+        )
     if any(isinstance(x, keras.layers.BatchNormalization) and x.trainable for x in layers):
         raise ValueError(
             f"The {name} holds a trainable keras.layers.BatchNormalization. Its running "
             "statistics mix all tasks and would never be updated here. Use mlutils.BatchNorm, "
             "which normalises each task by itself, or freeze the layer (layer.trainable = False)."
         )
+
+
+def check_adaptable(model, first_order):
+    """Raise or warn about what an inner loop cannot move, or not differentiate twice."""
+    check_network(model)
+    if not model.trainable_variables:
+        raise ValueError(f"The model {model.name!r} has no trainable weights to adapt.")
+    if loops := looping(model):
+        raise ValueError(
+            f"The recurrent layers {loops} run as a loop, which TensorFlow cannot differentiate "
+            "twice when tasks are vectorised: create them with unroll=True."
+        )
+    kinds = (keras.layers.LayerNormalization, keras.layers.GroupNormalization)
+    layers = model._flatten_layers(include_self=False)
+    inexact = {kind.__name__ for x in layers for kind in kinds if isinstance(x, kind)}
+    if inexact and not first_order:
+        names = ", ".join(sorted(inexact))
+        warnings.warn(
+            f"The second derivative of keras.layers.{names} is wrong in TensorFlow "
+            "(tf.nn.moments stops a gradient), and with it the meta-gradient: use "
+            "mlutils.BatchNorm, no norm layer, or first_order=True.",
+            stacklevel=4,
+        )
+
+
+def looping(model):
+    """The names of a model's recurrent layers that run as a loop."""
+    layers = model._flatten_layers(include_self=False)
+    return [layer.name for layer in layers if getattr(layer, "unroll", None) is False]
+
+
+def mixes_examples(model):
+    """Whether a prediction may depend on the rest of the batch, for all that is known.
+
+    Keras's own layers treat each example by itself where nothing is trained, unless one is told
+    to work along axis 0; ``keras.ops`` in a functional model, and what users write, may do
+    anything.
+    """
+    parts = list(model._flatten_layers(include_self=True))
+    operations = [x for part in parts for x in getattr(part, "operations", ())]
+    return not all(treats_each_alone(x) for x in parts + operations)
+
+
+def treats_each_alone(part):
+    axes = getattr(part, "axis", None)
+    axes = [a for a in (axes if isinstance(axes, (list, tuple)) else [axes]) if a is not None]
+    try:
+        rank = len(part.output.shape)
+    except (AttributeError, ValueError):  # used several times, or never on a symbol
+        rank = None
+    functions = type(part), getattr(part, "activation", None) or type(part)
+    return (
+        isinstance(part, keras.layers.Layer)
+        and all(f.__module__.startswith("keras.") for f in functions)
+        and not isinstance(part, keras.layers.Lambda)
+        and not any(a == 0 or a == -(rank or -1) for a in axes)
+    )
+
+
+def gives_logits(model):
+    """Whether a model is known to end with a layer that has no activation."""
+    try:
+        last = model.outputs[0]._keras_history.operation
+    except (AttributeError, IndexError, TypeError):
+        return False  # a subclassed model does not tell
+    if isinstance(last, keras.Model):
+        return gives_logits(last)
+    linear = getattr(last, "activation", None) is keras.activations.linear
+    return isinstance(last, (keras.layers.Dense, keras.layers.EinsumDense)) and linear
 
 
 class WithNetworks:
@@ -102,9 +176,6 @@ def conv4(input_shape=(28, 28, 1), outputs=None, filters=64, downsample="pool", 
 
     Returns:
         A built ``keras.Sequential``.
-
-    Raises:
-        ValueError: for an unknown ``downsample`` or an image too small for four poolings.
     """
     if downsample not in DOWNSAMPLE:
         raise ValueError(f"downsample must be one of {DOWNSAMPLE}, got {downsample!r}.")
@@ -145,9 +216,6 @@ class BatchNorm(keras.layers.Layer):
 
     Args:
         epsilon: added to the variance, positive.
-
-    Raises:
-        ValueError: if ``epsilon`` is not positive.
     """
 
     def __init__(self, epsilon=1e-3, **kwargs):
@@ -162,9 +230,11 @@ class BatchNorm(keras.layers.Layer):
 
     def call(self, inputs):
         axes = list(range(len(inputs.shape) - 1))
-        centred = inputs - tf.reduce_mean(inputs, axes, keepdims=True)
+        numbers = at_least_single(inputs)  # the sum over many pixels is beyond half precision
+        centred = numbers - tf.reduce_mean(numbers, axes, keepdims=True)
         variance = tf.reduce_mean(tf.square(centred), axes, keepdims=True)
-        return centred * tf.math.rsqrt(variance + self.epsilon) * self.gamma + self.beta
+        normed = tf.cast(centred * tf.math.rsqrt(variance + self.epsilon), inputs.dtype)
+        return normed * self.gamma + self.beta
 
     def get_config(self):
         return {**super().get_config(), "epsilon": self.epsilon}

@@ -59,9 +59,6 @@ class Table:
     Args:
         header: the columns' names.
         rows: sequences of as many cells; each is shown as ``str`` gives it.
-
-    Raises:
-        ValueError: if a row has not as many cells as the header.
     """
 
     def __init__(self, header, rows):

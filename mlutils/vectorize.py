@@ -12,14 +12,15 @@ task's matrices have a leading axis of length one (tensorflow/tensorflow issue 1
 later versions by its pull request 120199).
 Nothing else changes, and the results are the same.
 
-TensorFlow offers no public way to say this; the assignments at the end of this module replace
-converters of ``tensorflow.python.ops.parallel_for``.
+TensorFlow offers no public way to say this: ``map_tasks`` replaces converters of
+``tensorflow.python.ops.parallel_for`` while it runs.  A TensorFlow that no longer has them is used
+as it is, with a warning.
 """
 
+import contextlib
 import warnings
 
 import tensorflow as tf
-from tensorflow.python.ops.parallel_for import pfor
 
 UNROLLED = 32
 GROUP = 16
@@ -40,11 +41,32 @@ def map_tasks(function, tasks):
     flat = [tf.convert_to_tensor(t) for t in tf.nest.flatten(tasks)]
 
     def mapped(*flat):
-        return tf.vectorized_map(function, tf.nest.pack_sequence_as(tasks, flat), warn=False)
+        with converters():
+            return tf.vectorized_map(function, tf.nest.pack_sequence_as(tasks, flat), warn=False)
 
     if tf.executing_eagerly():  # else TensorFlow makes a graph anyway, and warns when it is often
         return tf.function(mapped).get_concrete_function(*flat)(*flat)
     return mapped(*flat)
+
+
+@contextlib.contextmanager
+def converters():
+    """Let ``tf.vectorized_map`` use the converters of this module."""
+    if pfor is None:
+        yield
+        return
+    own = {"Conv2DBackpropFilter": filter_gradient, "BatchMatMulV2": matrix_product}
+    registry, fallback = pfor._pfor_converter_registry, pfor._fallback_converter
+    theirs = {name: registry[name] for name in own}
+    registry.update(own)
+    pfor._fallback_converter = one_by_one
+    under_xla, control._is_under_xla_context = control._is_under_xla_context, lambda: False
+    try:
+        yield
+    finally:
+        control._is_under_xla_context = under_xla
+        registry.update(theirs)
+        pfor._fallback_converter = fallback
 
 
 def reshape_tasks(x, tasks, axes=1):
@@ -119,9 +141,19 @@ def matrix_product(pfor_input):
     return pfor.wrap(tf.reshape(product, shape), True)
 
 
-builtin_fallback = pfor._fallback_converter
-builtin_filter_gradient = pfor._pfor_converter_registry["Conv2DBackpropFilter"]
-builtin_matrix_product = pfor._pfor_converter_registry["BatchMatMulV2"]
-pfor._fallback_converter = one_by_one
-pfor._pfor_converter_registry["Conv2DBackpropFilter"] = filter_gradient
-pfor._pfor_converter_registry["BatchMatMulV2"] = matrix_product
+try:
+    from tensorflow.python.ops.parallel_for import control_flow_ops as control
+    from tensorflow.python.ops.parallel_for import pfor
+
+    builtin_fallback = pfor._fallback_converter
+    builtin_filter_gradient = pfor._pfor_converter_registry["Conv2DBackpropFilter"]
+    builtin_matrix_product = pfor._pfor_converter_registry["BatchMatMulV2"]
+    pfor._create_op, pfor.wrap, control._is_under_xla_context  # noqa: B018  used above
+except (ImportError, AttributeError, KeyError) as error:
+    pfor = None
+    warnings.warn(
+        f"This TensorFlow, {tf.__version__}, lacks what mlutils speeds up convolutions of many "
+        f"tasks with ({error}): MAML on convolutional networks will be several times slower, and "
+        "products of matrices may be wrong where oneDNN is on (TensorFlow's issue 117700).",
+        stacklevel=2,
+    )

@@ -35,9 +35,6 @@ def braille(seed=0, jitter=0.5):
 
     Returns:
         ``Described``, whose names are the characters themselves.
-
-    Raises:
-        ValueError: for a seed out of range or a negative ``jitter``.
     """
     cells = np.arange(2**DOTS)
     return draw_described(
@@ -63,9 +60,6 @@ def handwritten_braille(size=28):
 
     Returns:
         ``Described``, whose names are the letters; six dots.
-
-    Raises:
-        OSError, ValueError: as ``omniglot``.
     """
     drawn = omniglot("background", size).of_scripts("Braille")
     letters = sorted(DOTS_OF)

@@ -13,13 +13,11 @@ class Characters:
     """Drawings of characters, each character a class.
 
     Attributes:
-        images: uint8 ``(classes, drawings, height, width, 1)``, ink 255, paper 0.
+        images: uint8 ``(classes, drawings, height, width, 1)``, one class or more; ink 255,
+            paper 0.
         names: the characters' names, ``(classes,)`` strings.
         scripts: the name of each character's script, ``(classes,)`` strings.
         source: where they come from, to be shown beside every result.
-
-    Raises:
-        ValueError: if ``images`` are anything else, or there are none.
     """
 
     images: np.ndarray
@@ -67,11 +65,7 @@ class Characters:
         return episodes(self.x, self.y, **options)
 
     def of_scripts(self, scripts):
-        """The characters of some scripts only, named by a collection of strings or a single one.
-
-        Raises:
-            ValueError: if a script is not among these.
-        """
+        """The characters of some scripts only, named by a collection of strings or a single one."""
         scripts = {scripts} if isinstance(scripts, str) else set(scripts)
         unknown = sorted(scripts - set(self.scripts))
         if unknown:
@@ -82,10 +76,7 @@ class Characters:
         """Only the drawings with some numbers: the n-th drawings of a script have one drawer.
 
         Args:
-            drawers: a sequence of different positions 0, 1, ... in the axis of drawings.
-
-        Raises:
-            ValueError: if it is anything else, or empty.
+            drawers: one or more different positions 0, 1, ... in the axis of drawings.
         """
         try:
             kept = [check_count("a drawer", drawer, least=0) for drawer in drawers]

@@ -8,9 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from mlutils.checks import check_count, check_rate, check_seed
-from mlutils.data import rendering
-from mlutils.data.cache import cached_arrays
 from mlutils.data.characters import Characters
+from mlutils.data.plumbing import rendering
+from mlutils.data.plumbing.cache import cached_arrays
 from mlutils.data.sampling import episodes
 
 
@@ -20,11 +20,8 @@ class Described(Characters):
 
     Attributes:
         images, names, scripts, source: as in ``Characters``.
-        signatures: float32 ``(classes, attributes)``, a row describes a class.
+        signatures: float32 ``(classes, attributes)``, a row describes a class; all finite.
         attributes: what the numbers of a signature say, ``(attributes,)`` strings.
-
-    Raises:
-        ValueError: if ``images`` or ``signatures`` are anything else, or a number is missing.
     """
 
     signatures: np.ndarray
@@ -59,9 +56,6 @@ class Described(Characters):
             A ``tf.data.Dataset`` of ``((support_x, support_y, query_x), query_y)`` as
             ``mlutils.data.episodes`` makes it, but for ``support_x``: signatures, float32
             ``(meta_batch, ways, attributes)``.
-
-        Raises:
-            ValueError: as ``mlutils.data.episodes``.
         """
         if check_count("queries", queries) >= self.images.shape[1]:
             raise ValueError(
@@ -89,15 +83,12 @@ class Described(Characters):
         unseen classes are new combinations of what was seen.
 
         Args:
-            unseen: how many classes are to be unseen.
+            unseen: how many classes are to be unseen; a ValueError if so many cannot be spared.
             seed: 0 to 2**32 - 1; another seed deals otherwise.
             held_out: of how many drawers, the last ones, the drawings are kept from training.
 
         Returns:
             A ``ClassSplit``.
-
-        Raises:
-            ValueError: if a number is out of range, or so many classes cannot be spared.
         """
         unseen = check_count("unseen", unseen)
         drawings = self.images.shape[1]
@@ -124,11 +115,7 @@ class Described(Characters):
         return ClassSplit(known.of_drawers(early), known.of_drawers(late), new.of_drawers(late))
 
     def turned(self):
-        """Not for these.
-
-        Raises:
-            ValueError: always, since the descriptions are of upright characters.
-        """
+        """Not for these: a ValueError, since the descriptions are of upright characters."""
         raise ValueError("The descriptions are of upright characters: turned ones have none.")
 
     def subset(self, kept):

@@ -6,8 +6,8 @@ import unicodedata
 
 import numpy as np
 
-from mlutils.data import rendering
 from mlutils.data.described import draw_described
+from mlutils.data.plumbing import rendering
 
 RANGES = ((0xC0, 0x250), (0x1E00, 0x1F00))  # Latin letters that come ready-made with their marks
 LEAST = 5  # a mark is taken if it stands on so many letters or more
@@ -29,9 +29,6 @@ def diacritics(seed=0, jitter=0.5):
     Returns:
         ``Described``, whose names are the characters themselves; attributes are named
         ``"letter a"`` and ``"mark acute"``.
-
-    Raises:
-        ValueError: for a seed out of range or a negative ``jitter``.
     """
     parts = marked_letters()
     letters, marks = (sorted(set(some)) for some in zip(*parts.values(), strict=True))

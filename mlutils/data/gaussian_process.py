@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from mlutils.checks import check_count, check_positive, check_seed
-from mlutils.data.pipeline import endless
+from mlutils.data.plumbing.pipeline import endless
 from mlutils.episodes import Episode, check_batch
 
 X = (-2.0, 2.0)
@@ -23,9 +23,6 @@ class GaussianProcess:
         scale: standard deviation of its values, positive.
         noise: standard deviation of the noise on y, at least a millionth of ``scale``: with less,
             covariances of close points cannot be told from singular ones.
-
-    Raises:
-        ValueError: if one of them is out of range.
     """
 
     def __init__(self, length=0.4, scale=1.0, noise=0.02):
@@ -42,15 +39,11 @@ class GaussianProcess:
                 batch draws its own number.
             queries: query points per task.
             meta_batch: tasks per batch.
-            seed: 0 to 2**32 - 1.  The same seed gives the same batches, each time they are
-                iterated.
+            seed: 0 to 2**32 - 1; the same seed gives the same batches.
 
         Returns:
             A ``tf.data.Dataset`` of ``((support_x, support_y, query_x), query_y)``, float32, of
             shapes ``(meta_batch, points, 1)``.
-
-        Raises:
-            ValueError: if a size or the seed is out of range.
         """
         if not isinstance(shots, (tuple, list)):
             shots = (shots, shots)
@@ -81,9 +74,6 @@ class GaussianProcess:
 
         Returns:
             ``(tasks, Q, 2)``: mean and standard deviation of each query's y, noise included.
-
-        Raises:
-            ValueError: if the shapes do not agree.
         """
         support_x, support_y, query_x = map(tf.convert_to_tensor, inputs)
         check_batch(support_x, support_y, query_x)

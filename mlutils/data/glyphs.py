@@ -4,10 +4,10 @@ import unicodedata
 
 import numpy as np
 
-from mlutils.checks import check_seed
-from mlutils.data import rendering
-from mlutils.data.cache import cached_arrays
+from mlutils.checks import check_option, check_seed
 from mlutils.data.characters import Characters
+from mlutils.data.plumbing import rendering
+from mlutils.data.plumbing.cache import cached_arrays
 
 # Scripts and notations, with the ranges of their code points.  No combining marks, digits or
 # ready-made combinations; of near-duplicates only the first in this order is kept.
@@ -47,7 +47,6 @@ SCRIPTS = {
         "Tifinagh": [(0x2D30, 0x2D80)],
     },
 }
-SPLITS = tuple(SCRIPTS)
 RANGES = {script: ranges for part in SCRIPTS.values() for script, ranges in part.items()}
 
 # Two characters are near-duplicates if, in any face that knows both or each in its first face, the
@@ -70,12 +69,8 @@ def glyphs(split=None, seed=0):
 
     Returns:
         ``Characters``, whose names are the characters themselves.
-
-    Raises:
-        ValueError: for an unknown ``split`` or a seed out of range.
     """
-    if split not in (None, *SPLITS):
-        raise ValueError(f"split must be one of {SPLITS} or None, got {split!r}.")
+    check_option("split", split, (None, *SCRIPTS))
     seed = check_seed(seed)
     arrays = cached_arrays(
         f"glyphs-{rendering.recipe(__file__)}-{seed}.npz", lambda: make(seed), fits

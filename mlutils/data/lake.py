@@ -10,55 +10,28 @@ import tensorflow as tf
 from PIL import Image
 
 from mlutils.checks import check_count, check_seed
-from mlutils.data.archives import read_archive
 from mlutils.data.omniglot import ink_of, omniglot, resized
-from mlutils.data.pipeline import endless
+from mlutils.data.plumbing.archives import read_archive
+from mlutils.data.plumbing.pipeline import endless
 from mlutils.episodes import Episode
 
 LARGEST = 1024  # pixels a side: nothing that claims more is decoded
 # The official test: of each alphabet the drawers of its two runs, who teaches and who asks, and the
 # twenty characters.  As jvlmdr/omniglot-eval lists them, with checksums of all images, which fit.
 OFFICIAL = {
-    "Atlantean": (
-        ((5, 8), (3, 2)),
-        "1 2 3 4 5 7 8 9 10 13 14 16 19 20 21 22 23 24 25 26",
-    ),
-    "Ge_ez": (
-        ((3, 7), (4, 2)),
-        "1 2 3 4 5 6 8 9 10 12 14 15 16 17 18 20 21 23 24 25",
-    ),
-    "Glagolitic": (
-        ((6, 4), (3, 2)),
-        "1 2 3 5 6 7 14 17 18 19 20 21 26 28 31 34 36 37 40 43",
-    ),
-    "Gurmukhi": (
-        ((5, 2), (8, 3)),
-        "3 6 7 8 9 13 14 15 16 17 22 25 26 29 31 32 33 38 43 44",
-    ),
-    "Kannada": (
-        ((2, 1), (8, 3)),
-        "1 3 5 8 11 12 13 14 19 20 21 23 25 26 27 28 33 35 40 41",
-    ),
-    "Malayalam": (
-        ((3, 7), (4, 2)),
-        "2 4 5 9 13 14 15 16 17 19 20 21 22 25 27 29 30 37 43 46",
-    ),
-    "Manipuri": (
-        ((8, 4), (7, 3)),
-        "3 4 6 8 9 11 12 13 15 17 19 21 22 25 29 33 35 36 37 39",
-    ),
+    "Atlantean": (((5, 8), (3, 2)), "1 2 3 4 5 7 8 9 10 13 14 16 19 20 21 22 23 24 25 26"),
+    "Ge_ez": (((3, 7), (4, 2)), "1 2 3 4 5 6 8 9 10 12 14 15 16 17 18 20 21 23 24 25"),
+    "Glagolitic": (((6, 4), (3, 2)), "1 2 3 5 6 7 14 17 18 19 20 21 26 28 31 34 36 37 40 43"),
+    "Gurmukhi": (((5, 2), (8, 3)), "3 6 7 8 9 13 14 15 16 17 22 25 26 29 31 32 33 38 43 44"),
+    "Kannada": (((2, 1), (8, 3)), "1 3 5 8 11 12 13 14 19 20 21 23 25 26 27 28 33 35 40 41"),
+    "Malayalam": (((3, 7), (4, 2)), "2 4 5 9 13 14 15 16 17 19 20 21 22 25 27 29 30 37 43 46"),
+    "Manipuri": (((8, 4), (7, 3)), "3 4 6 8 9 11 12 13 15 17 19 21 22 25 29 33 35 36 37 39"),
     "Old_Church_Slavonic_(Cyrillic)": (
         ((4, 8), (1, 2)),
         "2 4 5 6 7 8 9 11 12 13 14 15 23 24 25 30 33 41 44 45",
     ),
-    "Tengwar": (
-        ((1, 4), (8, 7)),
-        "1 2 4 5 7 8 9 10 11 12 13 16 18 19 20 21 22 23 24 25",
-    ),
-    "Tibetan": (
-        ((1, 3), (8, 5)),
-        "1 2 3 5 6 7 8 9 11 13 14 15 21 22 24 33 35 36 38 41",
-    ),
+    "Tengwar": (((1, 4), (8, 7)), "1 2 4 5 7 8 9 10 11 12 13 16 18 19 20 21 22 23 24 25"),
+    "Tibetan": (((1, 3), (8, 5)), "1 2 3 5 6 7 8 9 11 13 14 15 21 22 24 33 35 36 38 41"),
 }
 
 UNREADABLE = (OSError, SyntaxError, ValueError, struct.error)  # what Pillow raises
@@ -85,10 +58,6 @@ def lake_runs(characters, ways=20, within=True, queries=1, meta_batch=1, seed=0)
         A ``tf.data.Dataset`` of ``((support_x, support_y, query_x), query_y)`` as
         ``mlutils.data.episodes`` gives: ``ways`` support examples a task and ``ways * queries``
         queries, one person's after the other's.
-
-    Raises:
-        ValueError: if a number is out of range; if no script has ``ways`` characters, or the
-            characters are not drawn by ``1 + queries`` people.
     """
     ways, queries = check_count("ways", ways), check_count("queries", queries)
     meta_batch, seed = check_count("meta_batch", meta_batch), check_seed(seed)
@@ -150,9 +119,6 @@ def official_lake_runs(size=28):
 
     Returns:
         An ``Episode`` as of ``read_lake_runs``, whose queries are in the order of the classes.
-
-    Raises:
-        OSError, ValueError: as ``omniglot``.
     """
     evaluation = omniglot("evaluation", size)
     taught, asked = [], []

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from mlutils.checks import check_count, check_rate, check_seed
-from mlutils.data.pipeline import endless
+from mlutils.data.plumbing.pipeline import endless
 from mlutils.episodes import Episode, check_batch
 
 
@@ -19,10 +19,6 @@ class LinearGaussian:
         mean: mu, the ``(d,)`` weights that the tasks have in common.
         spread: tau, 0 or more: how far a task's theta strays from mu in each direction.
         noise: sigma, positive: the standard deviation of the noise on y.
-
-    Raises:
-        ValueError: if ``mean`` is not a vector of finite numbers, or ``spread`` or ``noise`` out
-            of range.
     """
 
     def __init__(self, mean, spread=1.0, noise=0.5):
@@ -41,15 +37,11 @@ class LinearGaussian:
             shots: K, support points per task; 0 gives an empty support set.
             queries: query points per task.
             meta_batch: tasks per batch.
-            seed: 0 to 2**32 - 1.  The same seed gives the same batches, each time they are
-                iterated.
+            seed: 0 to 2**32 - 1; the same seed gives the same batches.
 
         Returns:
             A ``tf.data.Dataset`` of ``((support_x, support_y, query_x), query_y)``, float32, of
             shapes ``(meta_batch, points, d)`` for x and ``(meta_batch, points, 1)`` for y.
-
-        Raises:
-            ValueError: if a size or the seed is out of range.
         """
         shots, queries = check_count("shots", shots, least=0), check_count("queries", queries)
         meta_batch, seed = check_count("meta_batch", meta_batch), check_seed(seed)
@@ -71,9 +63,6 @@ class LinearGaussian:
 
         Returns:
             Predictions ``(tasks, Q, 1)``.
-
-        Raises:
-            ValueError: if the shapes do not agree.
         """
         check_batch(*map(tf.convert_to_tensor, inputs))
         # In float32 a small noise would drown in rounding, and the ceiling would be none.

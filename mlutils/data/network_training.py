@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from mlutils.checks import check_count, check_seed
-from mlutils.data.pipeline import endless
+from mlutils.data.plumbing.pipeline import endless
 
 
 class NetworkTraining:
@@ -25,9 +25,6 @@ class NetworkTraining:
         hidden: units of each hidden layer.
         activation: of the hidden layers, as Keras names them.
         batch: examples per mini-batch, drawn with replacement.
-
-    Raises:
-        ValueError: if x and y do not fit or a number is out of range.
     """
 
     def __init__(self, x, y, hidden=(20,), activation="sigmoid", batch=128):
@@ -60,15 +57,11 @@ class NetworkTraining:
 
         Args:
             functions: per batch.
-            seed: 0 to 2**32 - 1.  The same seed gives the same batches, each time they are
-                iterated.
+            seed: 0 to 2**32 - 1; the same seed gives the same batches.
 
         Returns:
             A ``tf.data.Dataset`` of ``(theta_0, key)``: float32 ``(functions, dimension)``, and
             int64 ``(2,)``, from which ``values`` draws the mini-batches.
-
-        Raises:
-            ValueError: if ``functions`` or the seed is out of range.
         """
         functions, seed = check_count("functions", functions), check_seed(seed)
 

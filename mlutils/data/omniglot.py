@@ -6,9 +6,9 @@ import numpy as np
 from PIL import Image
 
 from mlutils.checks import check_count, check_option
-from mlutils.data.archives import checked_archive, fetched_archive, own_archives
-from mlutils.data.cache import cache_folder, cached_arrays
 from mlutils.data.characters import Characters
+from mlutils.data.plumbing.archives import checked_archive, fetched_archive, own_archives
+from mlutils.data.plumbing.cache import cache_folder, cached_arrays
 
 SOURCE = "Omniglot"
 FROM = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
@@ -48,8 +48,7 @@ def omniglot(split=None, size=28):
         alphabets.
 
     Raises:
-        ValueError: for an unknown ``split`` or ``size``; if an archive is damaged or has other
-            contents.
+        ValueError: if an archive is damaged or has other contents.
         OSError: if an archive cannot be fetched, read or written.
     """
     check_option("split", split, (None, *SPLITS))
@@ -98,11 +97,7 @@ def make(size):
 
 
 def archive(stem):
-    """The files of one of the two archives, in order, from ``MLUTILS_DATA``, the cache or the net.
-
-    Raises:
-        OSError, ValueError: as ``omniglot``.
-    """
+    """One of the two archives' files, in order, from ``MLUTILS_DATA``, the cache or the net."""
     name, own = f"{stem}.zip", own_archives()
     if own is None:
         return fetched_archive(FROM + name, cache_folder() / name, DIGESTS[stem])

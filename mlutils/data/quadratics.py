@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from mlutils.checks import check_count, check_seed
-from mlutils.data.pipeline import endless
+from mlutils.data.plumbing.pipeline import endless
 
 
 class Quadratics:
@@ -17,9 +17,6 @@ class Quadratics:
         rotated: a Gaussian W has no preferred directions.  With False each W is turned (W -> its
             singular values on the diagonal, in falling order) so that the axes of its ellipses
             are the coordinates: the same curvatures, and each coordinate a problem by itself.
-
-    Raises:
-        ValueError: if ``dimension`` is not a positive integer.
     """
 
     def __init__(self, dimension=10, rotated=True):
@@ -30,15 +27,11 @@ class Quadratics:
 
         Args:
             functions: per batch.
-            seed: 0 to 2**32 - 1.  The same seed gives the same batches, each time they are
-                iterated.
+            seed: 0 to 2**32 - 1; the same seed gives the same batches.
 
         Returns:
             A ``tf.data.Dataset`` of ``(theta_0, (W, y))``, float32, of shapes ``(functions, d)``,
             ``(functions, d, d)`` and ``(functions, d)``.
-
-        Raises:
-            ValueError: if ``functions`` or the seed is out of range.
         """
         functions, seed = check_count("functions", functions), check_seed(seed)
         d = self.dimension
@@ -82,9 +75,6 @@ class Quadratics:
         Returns:
             float64 ``(steps + 1, functions)``: f(theta_0) to f(theta_steps), each step at the
             price of one gradient.
-
-        Raises:
-            ValueError: if ``steps`` is not a positive integer.
         """
         steps = check_count("steps", steps)
         theta, w, y = (tf.cast(x, tf.float64) for x in (theta, *problem))

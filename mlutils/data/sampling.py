@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from mlutils.checks import check_count, check_seed
-from mlutils.data.pipeline import endless
+from mlutils.data.plumbing.pipeline import endless
 from mlutils.episodes import Episode
 
 
@@ -32,9 +32,8 @@ def episodes(x, y, ways=5, shots=1, queries=5, meta_batch=16, seed=0):
         int32 ``(meta_batch, ways * shots)`` and ``(meta_batch, ways * queries)``.
 
     Raises:
-        ValueError: if a size or the seed is out of range; if ``x`` and ``y`` do not fit; if there
-            are fewer than ``ways`` classes, or a class has fewer than ``shots + queries``
-            examples.
+        ValueError: if there are fewer than ``ways`` classes, or a class has fewer than
+            ``shots + queries`` examples.
     """
     x = tf.convert_to_tensor(x)
     ways, shots = check_count("ways", ways), check_count("shots", shots, least=0)

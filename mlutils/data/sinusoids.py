@@ -5,7 +5,7 @@ import math
 import tensorflow as tf
 
 from mlutils.checks import check_count, check_seed
-from mlutils.data.pipeline import endless
+from mlutils.data.plumbing.pipeline import endless
 from mlutils.episodes import Episode
 
 AMPLITUDE = (0.1, 5.0)
@@ -30,9 +30,6 @@ def sinusoids(shots=10, queries=10, meta_batch=25, seed=0):
     Returns:
         A ``tf.data.Dataset`` of ``((support_x, support_y, query_x), query_y)``, float32,
         of shapes ``(meta_batch, shots, 1)`` and ``(meta_batch, queries, 1)``.
-
-    Raises:
-        ValueError: if a size is not a positive integer, or the seed out of range.
     """
     shots, queries = check_count("shots", shots), check_count("queries", queries)
     meta_batch, seed = check_count("meta_batch", meta_batch), check_seed(seed)

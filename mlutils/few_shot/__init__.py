@@ -4,7 +4,7 @@ from mlutils.few_shot.context_transformer import ContextTransformer
 from mlutils.few_shot.encoder_learner import EncoderLearner
 from mlutils.few_shot.mann import MANN
 from mlutils.few_shot.matching import MatchingNetwork
-from mlutils.few_shot.neural_process import ConditionalNeuralProcess, gaussian_nll
+from mlutils.few_shot.neural_process import ConditionalNeuralProcess
 from mlutils.few_shot.prototypical import PrototypicalNetwork
 from mlutils.few_shot.recurrent import RecurrentLearner
 from mlutils.few_shot.relation import RelationNetwork
@@ -21,6 +21,5 @@ __all__ = [
     "RecurrentLearner",
     "RelationNetwork",
     "SequenceLearner",
-    "gaussian_nll",
     "trained_learner",
 ]

@@ -4,7 +4,6 @@ import keras
 import tensorflow as tf
 
 from mlutils.checks import check_count
-from mlutils.episodes import check_support
 from mlutils.few_shot.sequence_learner import SequenceLearner
 
 
@@ -18,25 +17,16 @@ class ContextTransformer(SequenceLearner):
     token without a label, attends to these, and no other query sees it.  There is no code for
     positions: only causality lets the order matter.  Mishra, Rohaninejad, Chen & Abbeel (SNAIL,
     ICLR 2018) meta-learned with causal attention, beside convolutions.
-    A classifier's answers are logits: compile with
-    ``SparseCategoricalCrossentropy(from_logits=True)``.
 
     Labels ``support_y`` are ``(S,)`` integers 0..outputs-1, or ``(S, outputs)`` numbers.  Other
     numbers of shots than in training work, and fewer ways; the number of outputs is fixed.
 
     Args:
-        encoder: a built Keras model from inputs ``(batch, ...)`` to embeddings ``(batch, ...)``,
-            which are flattened; it is used and trained in place.
+        encoder: as for ``EncoderLearner``.
         outputs: the number of classes N, or for a regression the length of a target.
         units: length of a token.
         heads: of each attention; divides ``units``.
         blocks: attention and two dense layers each.
-
-    Raises:
-        TypeError: if ``encoder`` is not a Keras model.
-        ValueError: if it is not built, holds a trainable ``BatchNormalization`` or has an output of
-            unknown length; if a size is not a positive integer, or ``heads`` does not divide
-            ``units``.
     """
 
     def __init__(self, encoder, outputs, units=64, heads=4, blocks=2, **kwargs):
@@ -74,14 +64,14 @@ class ContextTransformer(SequenceLearner):
         """Predictions ``(tasks, Q, outputs)`` of tokens that attend to those of the summary."""
         return self.attend(summary, queries)
 
-    def nothing(self):
+    def empty_summary(self):
         """One task's tokens when only the starting one is there."""
         return self.summarize(
             tf.zeros((1, 0, self.features), self.compute_dtype),
             tf.zeros((1, 0, self.outputs), self.compute_dtype),
         )
 
-    def answers_along(self, embeddings, labels):
+    def answer_sequence(self, embeddings, labels):
         """As ``answer``, where example t attends to the examples before t only."""
         steps = tf.shape(embeddings)[1]
         return self.attend(self.summarize(embeddings, labels), embeddings, up_to(steps, steps + 1))
@@ -107,12 +97,9 @@ class ContextTransformer(SequenceLearner):
         Returns:
             Weights ``(blocks, heads, Q, 1 + S)``, the starting token first; each row adds up to
             one.
-
-        Raises:
-            ValueError: if the support set is empty or its labels do not fit.
         """
         support_x, support_y = tf.convert_to_tensor(support_x), tf.convert_to_tensor(support_y)
-        check_support(support_x, support_y, self.encoder)
+        self.check_tasks(support_x[tf.newaxis], support_y[tf.newaxis])
         summary = self.summarize(self.embed_one(support_x), support_y[tf.newaxis])
         tokens, weights = self.query_tokens(self.embed_one(query_x)), []
         for block, memory in zip(self.blocks, summary, strict=True):

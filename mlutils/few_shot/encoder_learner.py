@@ -4,9 +4,11 @@ import math
 
 import tensorflow as tf
 
+from mlutils.classes import class_members
+from mlutils.compiled import as_graph
 from mlutils.episodes import check_support, shape_of
 from mlutils.learner import MetaLearner
-from mlutils.networks import WithNetworks, check_network
+from mlutils.networks import WithNetworks, check_network, looping, mixes_examples
 from mlutils.vectorize import map_tasks
 
 
@@ -73,16 +75,19 @@ class EncoderLearner(WithNetworks, MetaLearner):
             ValueError: if the support set is empty or its labels do not fit.
         """
         support_x, support_y = tf.convert_to_tensor(support_x), tf.convert_to_tensor(support_y)
-        check_support(support_x, support_y, self.encoder)
+        self.check_tasks(support_x[tf.newaxis], support_y[tf.newaxis])
         summary = self.summarize(self.embed_one(support_x), support_y[tf.newaxis])
         return lambda query_x: self.answer(summary, self.embed_one(query_x))[0]
 
-    def call(self, inputs, training=None):
-        """As ``MetaLearner.call``."""
-        support_x, support_y, query_x = self.three_tensors(inputs)
-        check_support(support_x[0], support_y[0], self.encoder)
+    @as_graph
+    def solve(self, support_x, support_y, query_x):
+        """All tasks' summaries, and their answers."""
         return self.answer(self.summarize(self.embed(support_x), support_y), self.embed(query_x))
 
+    def check_tasks(self, support_x, support_y):
+        check_support(support_x.shape[1:], support_y.shape[1:], self.encoder)
+
+    @as_graph
     def embed(self, x):
         """The embeddings ``(tasks, examples, features)`` of ``(tasks, examples, ...)``."""
         return tf.cast(embed(self.encoder, x), self.compute_dtype)
@@ -92,9 +97,40 @@ class EncoderLearner(WithNetworks, MetaLearner):
         return tf.cast(flat_embeddings(self.encoder, x)[tf.newaxis], self.compute_dtype)
 
 
+class ClassLearner(EncoderLearner):
+    """An ``EncoderLearner`` that compares queries with the classes of the support set.
+
+    Labels ``support_y`` are ``(S,)`` integers 0..N-1, at least one of each, in any order.  The
+    numbers of ways and shots may differ from those in training.
+    """
+
+    def check_tasks(self, support_x, support_y):
+        super().check_tasks(support_x, support_y)
+        class_members(support_y, self.compute_dtype)
+
+    def prepare(self, element):
+        """The element with support labels as bools, whose number of classes is a shape."""
+        (support_x, support_y, query_x), *others = element
+        return (support_x, class_members(support_y, tf.float32) > 0, query_x), *others
+
+    def logits(self):
+        return True
+
+
 def embed(encoder, x):
     """Embed each task's examples by themselves: ``(tasks, n, ...)`` -> ``(tasks, n, features)``."""
-    return map_tasks(lambda examples: flat_embeddings(encoder, examples), x)
+
+    def one_task(examples):
+        return flat_embeddings(encoder, examples)
+
+    if not mixes_examples(encoder):
+        size = tf.shape(x)
+        embeddings = flat_embeddings(encoder, tf.reshape(x, tf.concat([[-1], size[2:]], 0)))
+        return tf.reshape(embeddings, (size[0], size[1], embeddings.shape[1]))
+    if looping(encoder):  # whose gradient is beyond tf.vectorized_map
+        signature = tf.TensorSpec((None, embedding_length(encoder)), encoder.compute_dtype)
+        return tf.map_fn(one_task, x, fn_output_signature=signature)
+    return map_tasks(one_task, x)
 
 
 def flat_embeddings(encoder, examples):

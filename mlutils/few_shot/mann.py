@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from mlutils.checks import check_count, check_finite
-from mlutils.few_shot.prototypical import cosines
+from mlutils.classes import cosines
 from mlutils.few_shot.recurrent import RecurrentLearner
 from mlutils.few_shot.sequence_learner import SequenceLearner
 
@@ -23,12 +23,8 @@ class MANN(RecurrentLearner):
         encoder, outputs, units: as for ``RecurrentLearner``.
         slots: rows of the table.
         width: length of a row.
-        heads: how many places are written and read in one step.
+        heads: how many places are written and read in one step, at most ``slots``.
         decay: gamma, from 0 to 1, how slowly use is forgotten (:eq:`eq-memory-usage`).
-
-    Raises:
-        TypeError, ValueError: as ``RecurrentLearner``; ValueError if a size is not a positive
-            integer, if there are more heads than slots, or if ``decay`` is out of range.
     """
 
     def __init__(
@@ -56,9 +52,6 @@ class MemoryCell(keras.layers.Layer):
 
     Args:
         units, slots, width, heads, decay: as for ``MANN``.
-
-    Raises:
-        ValueError: as ``MANN``.
     """
 
     def __init__(self, units=64, slots=64, width=32, heads=1, decay=0.95, **kwargs):

@@ -4,12 +4,12 @@ import keras
 import tensorflow as tf
 
 from mlutils.checks import check_positive
-from mlutils.few_shot.encoder_learner import EncoderLearner
-from mlutils.few_shot.prototypical import class_members, cosines
+from mlutils.classes import class_members, cosines
+from mlutils.few_shot.encoder_learner import ClassLearner
 
 
 @keras.saving.register_keras_serializable(package="mlutils")
-class MatchingNetwork(EncoderLearner):
+class MatchingNetwork(ClassLearner):
     """Matching network (Vinyals, Blundell, Lillicrap, Kavukcuoglu & Wierstra, NeurIPS 2016).
 
     A query attends to the support examples by the cosines of the embeddings
@@ -19,19 +19,10 @@ class MatchingNetwork(EncoderLearner):
     "full context embeddings", in which the examples' embeddings depend on one another, are left
     out.
 
-    Labels ``support_y`` are ``(S,)`` integers 0..N-1, at least one of each, in any order.  The
-    numbers of ways and shots may differ from those in training.
-
     Args:
-        encoder: a built Keras model from inputs ``(batch, ...)`` to embeddings ``(batch, ...)``,
-            which are flattened; it is used and trained in place.
+        encoder: as for ``EncoderLearner``.
         scale: what the cosines are multiplied by, positive; 1 in the paper.  With 1 no example
             can outweigh another by more than e², and 5-way 1-shot no probability exceeds .65.
-
-    Raises:
-        TypeError: if ``encoder`` is not a Keras model.
-        ValueError: if it is not built, or holds a trainable ``BatchNormalization``; if ``scale`` is
-            not positive.
     """
 
     def __init__(self, encoder, scale=1.0, **kwargs):

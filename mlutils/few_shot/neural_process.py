@@ -1,13 +1,12 @@
 """Conditional neural processes: a set of points in, a distribution at any other point out."""
 
-import math
-
 import keras
 import tensorflow as tf
 
 from mlutils.checks import check_positive
 from mlutils.episodes import check_support, shape_of
 from mlutils.learner import MetaLearner
+from mlutils.losses import gaussian_nll
 from mlutils.networks import WithNetworks, check_network
 
 
@@ -28,11 +27,6 @@ class ConditionalNeuralProcess(WithNetworks, MetaLearner):
             ``(batch, features)``; it is used and trained in place.
         decoder: one from ``(batch, features + inputs)`` to ``(batch, 2 outputs)``.
         smallest: the least standard deviation, between 0 and 1; .1 in the paper.
-
-    Raises:
-        TypeError: if ``encoder`` or ``decoder`` is not a Keras model.
-        ValueError: if one is not built, or holds a trainable ``BatchNormalization``; if the
-            decoder's outputs cannot be halved, or ``smallest`` is not between 0 and 1.
     """
 
     networks = ("encoder", "decoder")
@@ -62,20 +56,21 @@ class ConditionalNeuralProcess(WithNetworks, MetaLearner):
 
         Returns:
             A predictor from ``(Q, inputs)`` to ``(Q, 2 outputs)``.
-
-        Raises:
-            ValueError: if the support set is empty, or its shapes do not fit.
         """
         support_x, support_y = self.numbers(support_x), self.numbers(support_y)
-        check_support(support_x, support_y)
-        if support_x.shape.rank != 2 or support_y.shape.rank != 2:
-            raise ValueError(
-                f"support_x has shape {support_x.shape} and support_y {support_y.shape}; allowed "
-                "are (S, inputs) and (S, outputs)."
-            )
+        self.check_tasks(support_x[tf.newaxis], support_y[tf.newaxis])
         points = tf.concat([support_x, support_y], axis=1)
-        code = tf.reduce_mean(self.encoder(points, training=False), axis=0)
+        code = tf.reduce_mean(self.numbers(self.encoder(points, training=False)), axis=0)
         return lambda query_x: self.decode(code, self.numbers(query_x))
+
+    def check_tasks(self, support_x, support_y):
+        x, y = support_x.shape[1:], support_y.shape[1:]
+        check_support(x, y)
+        if x.rank != 2 or y.rank != 2:
+            raise ValueError(
+                f"support_x has shape {x} and support_y {y}; allowed are (S, inputs) and "
+                "(S, outputs)."
+            )
 
     def numbers(self, values):
         return tf.cast(tf.convert_to_tensor(values), self.compute_dtype)
@@ -83,7 +78,7 @@ class ConditionalNeuralProcess(WithNetworks, MetaLearner):
     def decode(self, code, query_x):
         """Means and standard deviations ``(Q, 2 outputs)`` (:eq:`eq-neural-process`)."""
         codes = tf.repeat(code[tf.newaxis], tf.shape(query_x)[0], axis=0)
-        decoded = self.decoder(tf.concat([codes, query_x], axis=1), training=False)
+        decoded = self.numbers(self.decoder(tf.concat([codes, query_x], axis=1), training=False))
         mean, spread = tf.split(decoded, 2, axis=1)
         deviation = self.smallest + (1 - self.smallest) * tf.math.softplus(spread)
         return tf.concat([mean, deviation], axis=1)
@@ -94,30 +89,3 @@ class ConditionalNeuralProcess(WithNetworks, MetaLearner):
 
     def get_config(self):
         return {**super().get_config(), "smallest": self.smallest}
-
-
-@keras.saving.register_keras_serializable(package="mlutils")
-def gaussian_nll(targets, predictions):
-    """Minus the logarithm of the normal density (:eq:`eq-gaussian-likelihood`), in nats.
-
-    Args:
-        targets: ``(..., outputs)``.
-        predictions: ``(..., 2 outputs)``, means and standard deviations.
-
-    Returns:
-        ``(...)``, the mean over outputs.
-
-    Raises:
-        ValueError: if the shapes do not fit.
-    """
-    targets, predictions = map(tf.convert_to_tensor, (targets, predictions))
-    expected = [*predictions.shape[:-1], predictions.shape[-1] // 2]
-    if predictions.shape[-1] % 2 or not targets.shape.is_compatible_with(expected):
-        raise ValueError(
-            f"The targets have shape {targets.shape} and the predictions {predictions.shape}; "
-            "the last axis must hold outputs, and twice as many: means, then deviations."
-        )
-    mean, deviation = tf.split(predictions, 2, axis=-1)
-    error = (tf.cast(targets, mean.dtype) - mean) / deviation
-    nats = tf.square(error) / 2 + tf.math.log(deviation) + math.log(2 * math.pi) / 2
-    return tf.reduce_mean(nats, axis=-1)

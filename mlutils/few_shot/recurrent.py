@@ -17,25 +17,17 @@ class RecurrentLearner(SequenceLearner):
     prediction, and its label follows.  With ``delayed=False`` an example comes with its own label
     (:eq:`eq-recurrent-state`) and a query with none.  Either way a query takes one step from the
     state that is left, for itself (:eq:`eq-recurrent-prediction`).
-    A classifier's answers are logits: compile with
-    ``SparseCategoricalCrossentropy(from_logits=True)``.
 
     Labels ``support_y`` are ``(S,)`` integers 0..outputs-1, or ``(S, outputs)`` numbers.  The
     order of the support set matters.  Other numbers of shots than in training work, and fewer
     ways; the number of outputs is fixed.
 
     Args:
-        encoder: a built Keras model from inputs ``(batch, ...)`` to embeddings ``(batch, ...)``,
-            which are flattened; it is used and trained in place.
+        encoder: as for ``EncoderLearner``.
         outputs: the number of classes N, or for a regression the length of a target.
         units: of the LSTM.
         delayed: whether labels come one step late, as along a sequence they must.
         cell: any Keras RNN cell in the LSTM's place; ``units`` then has no effect.
-
-    Raises:
-        TypeError: if ``encoder`` is not a Keras model.
-        ValueError: if it is not built, holds a trainable ``BatchNormalization`` or has an output of
-            unknown length; if ``outputs`` or ``units`` is not a positive integer.
     """
 
     def __init__(self, encoder, outputs, units=64, delayed=True, cell=None, **kwargs):
@@ -67,12 +59,12 @@ class RecurrentLearner(SequenceLearner):
         output, _ = self.memory.cell(tf.concat([queries, last], axis=1), state)
         return tf.reshape(self.head(output), (tasks, count, self.outputs))
 
-    def nothing(self):
+    def empty_summary(self):
         """The empty memory of one task: the cell's initial state and no label."""
         state = self.memory.get_initial_state(1)
         return [*state, tf.zeros((1, self.outputs), self.compute_dtype)]
 
-    def answers_along(self, embeddings, labels):
+    def answer_sequence(self, embeddings, labels):
         """One output at each step of reading (:eq:`eq-recurrent-prediction`)."""
         if not self.delayed:
             raise ValueError(

@@ -3,15 +3,15 @@
 import keras
 import tensorflow as tf
 
+from mlutils.classes import class_means
 from mlutils.episodes import shape_of
-from mlutils.few_shot.encoder_learner import EncoderLearner, embedding_shape
-from mlutils.few_shot.prototypical import class_means
+from mlutils.few_shot.encoder_learner import ClassLearner, embedding_shape
 from mlutils.networks import check_network
 from mlutils.vectorize import map_tasks
 
 
 @keras.saving.register_keras_serializable(package="mlutils")
-class RelationNetwork(EncoderLearner):
+class RelationNetwork(ClassLearner):
     """Relation network (Sung, Yang, Zhang, Xiang, Torr & Hospedales, CVPR 2018).
 
     A second network looks at each pair of a class's mean embedding and a query's, side by side,
@@ -20,9 +20,6 @@ class RelationNetwork(EncoderLearner):
     embeddings, so that their size grows with the number of shots, and fits the scores to 0 and 1
     by squared error.
 
-    Labels ``support_y`` are ``(S,)`` integers 0..N-1, at least one of each, in any order.  The
-    numbers of ways and shots may differ from those in training.
-
     Args:
         encoder: a built Keras model from inputs ``(batch, ...)`` to embeddings; it is used and
             trained in place.
@@ -30,11 +27,6 @@ class RelationNetwork(EncoderLearner):
             mean embedding followed by the query's, on the last axis: ``(batch, 2 features)`` for
             embeddings ``(batch, features)``, ``(batch, height, width, 2 channels)`` for feature
             maps.
-
-    Raises:
-        TypeError: if ``encoder`` or ``relation`` is not a Keras model.
-        ValueError: if one is not built, or holds a trainable ``BatchNormalization``; if the two do
-            not fit together.
     """
 
     networks = ("encoder", "relation")

@@ -5,30 +5,25 @@ import math
 import tensorflow as tf
 
 from mlutils.checks import check_count
-from mlutils.episodes import check_range, check_support
+from mlutils.classes import check_range
+from mlutils.compiled import as_graph
 from mlutils.few_shot.encoder_learner import EncoderLearner, embedding_shape
 
 
 class SequenceLearner(EncoderLearner):
     """A learner that reads the support set in the order given.
 
-    A subclass defines ``summarize``, ``answer``, ``nothing`` and ``answers_along``.  The learner
-    can be called, and so trained by ``fit``, in two ways: on ``(support_x, support_y, query_x)``
-    like any other, and on a sequence ``(x, y)``, where it predicts every label just before it
-    reads it (``along``).
+    A subclass defines ``summarize``, ``answer``, ``empty_summary`` and ``answer_sequence``.
+    The learner can be called, and so trained by ``fit``, in two ways: on ``(support_x, support_y,
+    query_x)`` like any other, and on a sequence ``(x, y)``, where it predicts every label just
+    before it reads it (``predict_sequence``).
 
     Labels are ``(S,)`` integers 0..outputs-1, or ``(S, outputs)`` numbers.  Other numbers of shots
     than in training work, and fewer ways; the number of outputs is fixed.
 
     Args:
-        encoder: a built Keras model from inputs ``(batch, ...)`` to embeddings ``(batch, ...)``,
-            which are flattened; it is used and trained in place.
+        encoder: as for ``EncoderLearner``.
         outputs: the number of classes N, or for a regression the length of a target.
-
-    Raises:
-        TypeError: if ``encoder`` is not a Keras model.
-        ValueError: if it is not built, holds a trainable ``BatchNormalization`` or has an output of
-            unknown length; if ``outputs`` is not a positive integer.
     """
 
     def __init__(self, encoder, outputs, **kwargs):
@@ -36,11 +31,11 @@ class SequenceLearner(EncoderLearner):
         self.features = math.prod(embedding_shape(encoder))
         self.outputs = check_count("outputs", outputs)
 
-    def nothing(self):
+    def empty_summary(self):
         """The summary of one task before anything was read, as ``summarize`` gives it."""
-        raise NotImplementedError(f"{type(self).__name__} does not define nothing.")
+        raise NotImplementedError(f"{type(self).__name__} does not define empty_summary.")
 
-    def answers_along(self, embeddings, labels):
+    def answer_sequence(self, embeddings, labels):
         """Predict each label of a sequence from what stands before it.
 
         Args:
@@ -50,15 +45,15 @@ class SequenceLearner(EncoderLearner):
         Returns:
             Predictions ``(tasks, T, outputs)``.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not define answers_along.")
+        raise NotImplementedError(f"{type(self).__name__} does not define answer_sequence.")
 
     def call(self, inputs, training=None):
-        """As ``MetaLearner.call``, or ``along`` if the inputs are two."""
+        """As ``MetaLearner.call``, or ``predict_sequence`` if the inputs are two."""
         if isinstance(inputs, (tuple, list)) and len(inputs) == 2:
-            return self.along(*inputs)
+            return self.predict_sequence(*inputs)
         return super().call(inputs, training)
 
-    def along(self, x, y):
+    def predict_sequence(self, x, y):
         """Predict the labels of sequences, each just before it is read.
 
         The prediction for the n-th drawing of a class is thus an (n - 1)-shot one.  Example t is
@@ -71,9 +66,6 @@ class SequenceLearner(EncoderLearner):
 
         Returns:
             Predictions ``(tasks, T, outputs)``.
-
-        Raises:
-            ValueError: if the shapes do not agree.
         """
         x, y = tf.convert_to_tensor(x), tf.convert_to_tensor(y)
         ranks = x.shape.rank, y.shape.rank
@@ -83,12 +75,24 @@ class SequenceLearner(EncoderLearner):
                 f"The sequences have shape {x.shape} and their labels {y.shape}; allowed are "
                 "(tasks, T, ...) and (tasks, T, ...), T at least 1."
             )
-        check_support(x[0], y[0], self.encoder)
-        return self.answers_along(self.embed(x), y)
+        self.check_tasks(x, y)
+        return self.solve_sequence(x, y)
+
+    @as_graph
+    def solve_sequence(self, x, y):
+        """``predict_sequence`` of tensors."""
+        return self.answer_sequence(self.embed(x), y)
+
+    def check_tasks(self, support_x, support_y):
+        super().check_tasks(support_x, support_y)
+        self.as_vectors(support_y)
 
     def unadapted(self):
         """The predictor that has read nothing."""
-        return lambda query_x: self.answer(self.nothing(), self.embed_one(query_x))[0]
+        return lambda query_x: self.answer(self.empty_summary(), self.embed_one(query_x))[0]
+
+    def logits(self):
+        return True
 
     def as_vectors(self, labels):
         """Integer labels as one-hot, numbers as they are: ``(tasks, S, outputs)``."""

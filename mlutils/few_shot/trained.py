@@ -23,9 +23,6 @@ def trained_learner(name):
         The learner (for ``"encoder"`` the Keras model), not compiled, which MAML must be to adapt;
         and a dict that says how it was trained: ``steps``, ``tasks`` seen, and ``seconds`` of one
         core.
-
-    Raises:
-        ValueError: for an unknown name.
     """
     record = json.loads((FOLDER / "record.json").read_text(encoding="utf-8"))
     name = check_option("name", name, sorted(record))

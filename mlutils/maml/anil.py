@@ -10,36 +10,19 @@ class ANIL(MAML):
     """Almost no inner loop (Raghu, Raghu, Bengio & Vinyals, ICLR 2020).
 
     The inner loop adapts the head, which is the last layer; the outer loop trains everything
-    (:eq:`eq-anil`).  It is MAML with alpha = 0 for the body.
+    (:eq:`eq-anil`).  It is MAML whose update rule moves the head's weights alone.
 
     Args:
         model: as for ``MAML``.
-        inner_lr: alpha, for the head.
-        inner_steps: the number k of inner steps.
-        first_order: drop the second derivatives.
-        head: the name of the layer that adapts; the last one with trainable weights when None.
-        transductive: as for ``MAML``.
-
-    Raises:
-        TypeError, ValueError: as ``MAML``; ValueError if the model has no layer ``head`` with
-            trainable weights.
+        inner_lr, inner_steps, first_order, rule, transductive: as for ``MAML``, for the head.
+        head: the name of the layer that adapts; when None the one that owns the last of
+            ``model.trainable_variables``.
     """
 
-    def __init__(
-        self,
-        model,
-        inner_lr=0.01,
-        inner_steps=1,
-        first_order=False,
-        head=None,
-        transductive=True,
-        **kwargs,
-    ):
-        super().__init__(
-            model, inner_lr, inner_steps, first_order, transductive=transductive, **kwargs
-        )
-        layers = model._flatten_layers(include_self=False, recursive=True)
-        heads = {x.name: x for x in layers if x.trainable_variables and not x._layers}
+    def __init__(self, model, inner_lr=0.01, inner_steps=1, first_order=False, head=None, **kwargs):
+        super().__init__(model, inner_lr, inner_steps, first_order, **kwargs)
+        layers = list(model._flatten_layers(include_self=False, recursive=True))
+        heads = {x.name: x for x in layers if x.trainable_variables and not owners(x)}
         if not heads:
             raise ValueError(
                 f"No layer of the model {model.name!r} has trainable weights; one must, the head."
@@ -50,17 +33,26 @@ class ANIL(MAML):
                 f"{tuple(heads)}."
             )
         self.head = head
-        layer = heads[head] if head is not None else list(heads.values())[-1]
+        last = model.trainable_variables[-1]
+        owner = [x for x in heads.values() if any(v is last for v in x.trainable_variables)]
+        layer = heads[head] if head is not None else owner[-1]
         self.head_variables = {id(v) for v in layer.trainable_variables}
 
-    def rates(self, step):
-        """Alpha for the head's weights, None for those of the body."""
+    def rules(self):
+        """MAML's rule for the head's weights, None for those of the body."""
+        variables = self.model.trainable_variables
+        if not any(id(v) in self.head_variables for v in variables):
+            raise ValueError("The head is frozen (trainable = False): nothing can adapt.")
         return [
-            self.inner_lr if id(v) in self.head_variables else None
-            for v in self.model.trainable_variables
+            rule if id(v) in self.head_variables else None
+            for rule, v in zip(super().rules(), variables, strict=True)
         ]
 
     def get_config(self):
-        config = super().get_config()
-        del config["learn_lr"]
-        return {**config, "head": self.head}
+        return {**super().get_config(), "head": self.head}
+
+
+def owners(layer):
+    """The layers inside a layer that have trainable weights."""
+    inside = layer._flatten_layers(include_self=False, recursive=True)
+    return [x for x in inside if x.trainable_variables]

@@ -4,6 +4,8 @@ import keras
 import tensorflow as tf
 
 from mlutils.checks import check_count, check_positive
+from mlutils.compiled import as_graph
+from mlutils.inner_loop import check_fixed, map_weights
 from mlutils.maml.maml import MAML
 from mlutils.vectorize import map_tasks
 
@@ -27,11 +29,7 @@ class iMAML(MAML):
         inner_steps: the number k of inner steps.
         strength: lambda, positive: how strongly the solution is held near theta.
         cg_steps: steps of conjugate gradients, at least 1.
-        transductive: as for ``MAML``.
-
-    Raises:
-        TypeError, ValueError: as ``MAML``; ValueError if ``strength`` or ``cg_steps`` is out of
-            range.
+        transductive, rule: as for ``MAML``; a rule without weights of its own.
     """
 
     def __init__(
@@ -42,33 +40,31 @@ class iMAML(MAML):
         strength=2.0,
         cg_steps=5,
         transductive=True,
+        rule=None,
         **kwargs,
     ):
-        super().__init__(model, inner_lr, inner_steps, transductive=transductive, **kwargs)
+        super().__init__(model, inner_lr, inner_steps, False, rule, transductive, **kwargs)
+        check_fixed(self.rule, "iMAML")
         self.strength = check_positive("strength", strength)
         self.cg_steps = check_count("cg_steps", cg_steps)
 
-    def adapted_weights(self, weights, support_x, support_y, steps=None):
-        """The weights near ``weights`` that solve the task, by ``steps`` steps from there."""
-        steps = self.inner_steps if steps is None else check_count("steps", steps, least=0)
+    def descend(self, loss, theta, steps=None, tasks=None):
+        """As ``MAML``, down the loss with the pull toward theta."""
 
-        def proximal_step(step, solution):
-            pull = [self.strength * (s - w) for s, w in zip(solution, weights, strict=True)]
-            moved = self.inner_step(solution, support_x, support_y)
-            return step + 1, [m - self.inner_lr * p for m, p in zip(moved, pull, strict=True)]
+        def held(weights, step, *task):
+            pairs = zip(weights, theta, strict=True)
+            pull = tf.add_n([tf.reduce_sum(tf.square(w - t)) for w, t in pairs])
+            return loss(weights, step, *task) + self.strength / 2 * pull
 
-        return tf.while_loop(lambda step, _: step < steps, proximal_step, (0, weights))[1]
+        return super().descend(held, theta, steps, tasks)
 
-    def call(self, inputs, training=None, steps=None):
-        """Adapt and predict as every learner, with the implicit gradient by theta."""
-        support_x, support_y, query_x = self.three_tensors(inputs)
+    @as_graph
+    def solve(self, support_x, support_y, query_x, steps=None):
+        """As ``MAML``, with the implicit gradient by theta."""
 
         @tf.custom_gradient
         def solutions(*theta):
-            def solve(task):
-                return self.adapted_weights(list(theta), *task, steps=steps)
-
-            phi = map_tasks(solve, (support_x, support_y))
+            phi = self.descend(self.support_loss, list(theta), steps, (support_x, support_y))
 
             def gradient(*vectors, variables=None):
                 products = map_tasks(
@@ -79,8 +75,8 @@ class iMAML(MAML):
 
             return phi, gradient
 
-        phi = solutions(*self.initialisation())
-        return map_tasks(lambda task: self.predict_queries(*task), (phi, support_x, query_x))
+        theta = self.initialisation()
+        return map_weights(self.predict_queries, solutions(*theta), theta, (support_x, query_x))
 
     def solve_linear(self, weights, support_x, support_y, vectors):
         """``(I + H / strength)^-1`` times ``vectors``, for one task (:eq:`eq-imaml-gradient`).
@@ -99,7 +95,7 @@ class iMAML(MAML):
                 outer.watch(weights)
                 with tf.GradientTape() as inner:
                     inner.watch(weights)
-                    loss = self.task_loss(support_y, self.predict_with(weights, support_x))
+                    loss = self.support_loss(weights, 0, support_x, support_y)
                 gradients = inner.gradient(loss, weights, unconnected_gradients="zero")
                 gradients = [tf.convert_to_tensor(g) for g in gradients]
             curved = outer.gradient(gradients, weights, direction, unconnected_gradients="zero")
@@ -111,9 +107,9 @@ class iMAML(MAML):
         return conjugate_gradients(product, vectors, self.cg_steps)
 
     def get_config(self):
-        config = super().get_config()
-        del config["first_order"], config["learn_lr"]
-        return {**config, "strength": self.strength, "cg_steps": self.cg_steps}
+        config = {**super().get_config(), "strength": self.strength, "cg_steps": self.cg_steps}
+        del config["first_order"]
+        return config
 
 
 def conjugate_gradients(product, vectors, steps):

@@ -4,9 +4,9 @@ import keras
 import tensorflow as tf
 
 from mlutils.checks import check_count, check_seed
-from mlutils.episodes import Episode
+from mlutils.compiled import as_graph
+from mlutils.inner_loop import check_fixed
 from mlutils.maml.maml import MAML
-from mlutils.vectorize import map_tasks
 
 
 @keras.saving.register_keras_serializable(package="mlutils")
@@ -20,22 +20,18 @@ class Reptile(MAML):
     There is no division into support and query set in training: each task trains on both
     together.  ``adapt``, and with it ``evaluate``, sees the support set alone; the loss that
     ``fit`` logs is that of the queries after ``adapt``, as for every learner.
-    A model's own regularisers have no part in it.
 
     Args:
         model: as for ``MAML``.
         inner_lr: the step size of the inner loop.
-        inner_steps: the number k of inner steps, in training and, unless ``adapt`` is told
-            otherwise, in adapting.
+        inner_steps: the number k of inner steps, at least 1, in training and, unless ``adapt`` is
+            told otherwise, in adapting.
         batch_size: examples per inner step in training, taken in turn from a shuffled task; all
             when None.  Reptile differs from joint training by what successive minibatches of a
             task have in common, so the paper's setting is a small batch.
         seed: of the shuffles, 0 to 2**32 - 1; XLA makes other ones from the same seed.
         transductive: as for ``MAML``; not transductive unless told so.
-
-    Raises:
-        TypeError, ValueError: as ``MAML``; ValueError if ``inner_steps`` is 0, or ``batch_size``
-            or ``seed`` out of range.
+        rule: as for ``MAML``, without weights of its own, such as ``AdamRule``.
     """
 
     def __init__(
@@ -46,41 +42,41 @@ class Reptile(MAML):
         batch_size=None,
         seed=0,
         transductive=False,
+        rule=None,
         **kwargs,
     ):
         inner_steps = check_count("inner_steps", inner_steps)
-        super().__init__(
-            model, inner_lr, inner_steps, first_order=True, transductive=transductive, **kwargs
-        )
+        super().__init__(model, inner_lr, inner_steps, True, rule, transductive, **kwargs)
+        check_fixed(self.rule, "Reptile")
         self.batch_size = None if batch_size is None else check_count("batch_size", batch_size)
         self.seed = check_seed(seed)
         self.shuffles = self.add_weight(  # how many there were; a SeedGenerator is not saved
-            shape=(), initializer="zeros", dtype="int64", trainable=False, name="shuffles"
+            shape=(),
+            initializer="zeros",
+            dtype="int64",
+            trainable=False,
+            name="shuffles",
+            aggregation="only_first_replica",
         )
 
-    def train_step(self, data):
-        """One outer step, for Keras's ``fit``."""
-        inputs, query_y = Episode.from_element(data).element
-        predictions = self(inputs)
-        loss = self.task_loss(query_y, predictions)
-        gradients = self.directions(inputs, query_y)
+    def compute_loss(self, x, y, y_pred, sample_weight=None, training=True):
+        """The query loss; in ``fit`` its gradient is replaced by ``directions``."""
+        loss = super().compute_loss(x, y, tf.stop_gradient(y_pred), sample_weight, training)
+        if not training:
+            return loss
         replicas = self.distribute_strategy.num_replicas_in_sync
-        self._loss_tracker.update_state(loss, sample_weight=tf.shape(query_y)[0])
-        self.optimizer.apply([g / replicas for g in gradients], self.trainable_variables)
-        return self.compute_metrics(inputs, query_y, predictions)
+        toward = tf.add_n(
+            [
+                tf.reduce_sum(tf.stop_gradient(d) * tf.convert_to_tensor(v))
+                for d, v in zip(self.directions(x, y), self.model.trainable_variables, strict=True)
+            ]
+        )
+        return loss + tf.cast(toward - tf.stop_gradient(toward), loss.dtype) / replicas
 
-    def meta_gradients(self, episodes):
-        """The meta-loss of a batch of tasks, and theta minus the mean of the trained weights.
-
-        Args:
-            episodes: as for ``meta_loss``.
-
-        Returns:
-            ``(loss, directions)``; the directions take a gradient's place, and are not that of
-            the loss.
-        """
-        inputs, query_y = Episode.from_element(episodes).element
-        return self.meta_loss((inputs, query_y)), self.directions(inputs, query_y)
+    def loss_and_gradients(self, support_x, support_y, query_x, query_y):
+        """The query loss, and the directions in a gradient's place: they are not that of it."""
+        loss = self.query_loss(support_x, support_y, query_x, query_y)
+        return loss, self.directions((support_x, support_y, query_x), query_y)
 
     def directions(self, inputs, query_y):
         """Theta minus the mean over tasks of the weights after training (:eq:`eq-reptile`).
@@ -90,28 +86,31 @@ class Reptile(MAML):
             query_y: ``(tasks, Q, ...)``.
 
         Returns:
-            A list of tensors aligned with ``trainable_variables``.
+            A list of tensors aligned with ``trainable_variables`` of the model.
         """
-        support_x, support_y, query_x = self.three_tensors(inputs)
+        support_x, support_y, query_x = map(tf.convert_to_tensor, inputs)
         x = tf.concat([support_x, query_x], 1)
         y = tf.concat([support_y, tf.cast(query_y, support_y.dtype)], 1)
         seed = tf.stack([tf.constant(self.seed, tf.int64), tf.convert_to_tensor(self.shuffles)])
         self.shuffles.assign_add(1)
         order = tf.argsort(tf.random.stateless_uniform(tf.shape(x)[:2], seed), axis=1)
+        return self.directions_in_order(x, y, order)
+
+    @as_graph
+    def directions_in_order(self, x, y, order):
+        """``directions`` of tasks ``(tasks, examples, ...)`` whose examples come in an order."""
         theta = self.initialisation()
-        trained = map_tasks(lambda task: self.trained_weights(theta, *task), (x, y, order))
+        trained = self.descend(self.minibatch_loss, theta, tasks=(x, y, order))
         return [t - tf.reduce_mean(w, 0) for t, w in zip(theta, trained, strict=True)]
 
-    def trained_weights(self, weights, x, y, order):
-        """The weights after ``inner_steps`` steps on minibatches of one task, taken in turn."""
+    def minibatch_loss(self, weights, step, x, y, order):
+        """One task's loss on the examples whose turn it is in step ``step``."""
         examples = tf.shape(order)[0]
         size = examples if self.batch_size is None else tf.minimum(self.batch_size, examples)
-        for step in range(self.inner_steps):
-            batch = tf.gather(order, (step * size + tf.range(size)) % examples)
-            weights = self.inner_step(weights, tf.gather(x, batch), tf.gather(y, batch), step)
-        return weights
+        batch = tf.gather(order, (step * size + tf.range(size)) % examples)
+        return self.support_loss(weights, step, tf.gather(x, batch), tf.gather(y, batch))
 
     def get_config(self):
-        config = super().get_config()
-        del config["first_order"], config["learn_lr"]
-        return {**config, "batch_size": self.batch_size, "seed": self.seed}
+        config = {**super().get_config(), "batch_size": self.batch_size, "seed": self.seed}
+        del config["first_order"]
+        return config

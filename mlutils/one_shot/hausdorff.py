@@ -4,8 +4,9 @@ import keras
 import tensorflow as tf
 
 from mlutils.checks import check_rate
+from mlutils.classes import class_members
+from mlutils.compiled import as_graph
 from mlutils.episodes import check_support
-from mlutils.few_shot.prototypical import class_members
 from mlutils.learner import MetaLearner
 
 
@@ -24,10 +25,6 @@ class ModifiedHausdorff(MetaLearner):
 
     Args:
         threshold: a pixel with more than this is ink.
-
-    Raises:
-        ValueError: if ``threshold`` is negative or not finite; if inputs are no such drawings or
-            do not fit their labels.
     """
 
     def __init__(self, threshold=0.5, **kwargs):
@@ -38,7 +35,7 @@ class ModifiedHausdorff(MetaLearner):
     def adapt(self, support_x, support_y):
         """Keep one task's drawings; returns a predictor to logits ``(Q, N)``."""
         support_x, support_y = tf.convert_to_tensor(support_x), tf.convert_to_tensor(support_y)
-        check_support(support_x, support_y)
+        self.check_tasks(support_x[tf.newaxis], support_y[tf.newaxis])
         points = self.points(support_x)
         of_class = class_members(support_y[tf.newaxis], support_x.dtype)[0] > 0
 
@@ -51,14 +48,18 @@ class ModifiedHausdorff(MetaLearner):
 
         return predict
 
-    def call(self, inputs, training=None):
-        """As ``MetaLearner.call``, one task after another."""
-        inputs = self.three_tensors(inputs)
+    @as_graph
+    def solve(self, support_x, support_y, query_x):
+        """One task after another."""
         return tf.map_fn(
             lambda task: self.adapt(*task[:2])(task[2]),
-            inputs,
-            fn_output_signature=inputs[0].dtype,
+            (support_x, support_y, query_x),
+            fn_output_signature=support_x.dtype,
         )
+
+    def check_tasks(self, support_x, support_y):
+        check_support(support_x.shape[1:], support_y.shape[1:])
+        class_members(support_y, support_x.dtype)
 
     def points(self, drawings):
         """The inked pixels of ``(n, height, width, 1)``: a pair of tensors.

@@ -4,16 +4,15 @@ import keras
 import tensorflow as tf
 
 from mlutils.checks import check_option, check_positive
-from mlutils.episodes import true_class
-from mlutils.few_shot.encoder_learner import EncoderLearner, embedding_length
-from mlutils.few_shot.prototypical import class_members
+from mlutils.classes import class_members, true_class
+from mlutils.few_shot.encoder_learner import ClassLearner, embedding_length
 
 COMPARISONS = ("distance", "weighted")
 TINY = 1e-12  # no squared distance is less: the square root has no derivative at 0
 
 
 @keras.saving.register_keras_serializable(package="mlutils")
-class SiameseNetwork(EncoderLearner):
+class SiameseNetwork(ClassLearner):
     """Siamese network (Bromley, Guyon, LeCun, Säckinger & Shah, NeurIPS 1993).
 
     One encoder embeds both inputs of a pair, and a pair's score says how much they are of one
@@ -28,18 +27,9 @@ class SiameseNetwork(EncoderLearner):
 
     With several shots the losses see each class's best pair only.
 
-    Labels ``support_y`` are ``(S,)`` integers 0..N-1, at least one of each, in any order.  The
-    numbers of ways and shots may differ from those in training.
-
     Args:
-        encoder: a built Keras model from inputs ``(batch, ...)`` to embeddings ``(batch, ...)``,
-            which are flattened; it is used and trained in place.
+        encoder: as for ``EncoderLearner``.
         comparison: ``"distance"`` or ``"weighted"``.
-
-    Raises:
-        TypeError: if ``encoder`` is not a Keras model.
-        ValueError: if it is not built, or holds a trainable ``BatchNormalization``; for an unknown
-            ``comparison``; with ``"weighted"``, if the embeddings' length is unknown.
     """
 
     def __init__(self, encoder, comparison="distance", **kwargs):
@@ -48,7 +38,7 @@ class SiameseNetwork(EncoderLearner):
         if comparison == "weighted":
             features = embedding_length(encoder)
             start = keras.initializers.Constant(-1 / features)
-            self.weigh = keras.layers.Dense(1, kernel_initializer=start, dtype=self.dtype_policy)
+            self.weigh = keras.layers.Dense(1, kernel_initializer=start, dtype=self.compute_dtype)
             self.weigh.build((None, None, None, features))
 
     def summarize(self, support, labels):
@@ -93,9 +83,6 @@ class ContrastiveLoss(keras.losses.Loss):
 
     Args:
         margin: a distance, positive.
-
-    Raises:
-        ValueError: if it is not.
     """
 
     def __init__(self, margin=1.0, **kwargs):
@@ -134,10 +121,6 @@ def balanced(labels, same, different):
 
     Returns:
         ``(..., Q)``.
-
-    Raises:
-        ValueError: if the shapes do not fit; if there is a single class (in a graph that does not
-            know, TensorFlow's ``InvalidArgumentError``).
     """
     own = true_class(labels, same)
     single = "With a single class there are no pairs to tell apart: use 2 ways or more."

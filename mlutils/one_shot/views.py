@@ -72,11 +72,6 @@ class AverageOverViews(WithNetworks, keras.Model):
     Args:
         encoder: a built Keras model from images ``(batch, height, width, 1)`` to embeddings
             ``(batch, features)``.
-
-    Raises:
-        TypeError: if ``encoder`` is not a Keras model.
-        ValueError: if it is not built, does not map such images to such embeddings, or holds a
-            trainable ``BatchNormalization``.
     """
 
     def __init__(self, encoder, **kwargs):

@@ -1,19 +1,22 @@
 """Learned optimizers: the code of the chapter ``chapters/optimizer_based``."""
 
+from mlutils.inner_loop import StepSize, UpdateRule
 from mlutils.optimizer_based.baselines import run_optimizer
 from mlutils.optimizer_based.learned_optimizer import LearnedOptimizer
 from mlutils.optimizer_based.rules import (
+    AdamRule,
     LSTMRule,
-    StepSize,
-    UpdateRule,
+    MomentumRule,
     log_and_sign,
     trained_rule,
 )
 from mlutils.optimizer_based.unroll import RuleTrainer, step_weights, unroll
 
 __all__ = [
+    "AdamRule",
     "LSTMRule",
     "LearnedOptimizer",
+    "MomentumRule",
     "RuleTrainer",
     "StepSize",
     "UpdateRule",

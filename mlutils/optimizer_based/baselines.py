@@ -21,9 +21,6 @@ def run_optimizer(optimizer, function, theta, steps, rates=None):
     Returns:
         float64 ``(rates, steps + 1, functions)``: f(theta_0) to f(theta_T), infinite from where a
         run stopped being finite.
-
-    Raises:
-        ValueError: if ``steps`` is not a positive integer, or the optimizer was used before.
     """
     steps = check_count("steps", steps)
     if optimizer.built:
@@ -33,6 +30,13 @@ def run_optimizer(optimizer, function, theta, steps, rates=None):
     variable = tf.Variable(theta)
     optimizer.build([variable])
     initial = [v.numpy() for v in optimizer.variables]
+
+    def update(gradients, variables, rate):
+        for gradient, v in zip(gradients, variables, strict=True):
+            optimizer.update_step(gradient, v, rate)
+
+    # Keras's own goes through tf.distribute, which keeps each graph that it was traced in.
+    optimizer._backend_update_step = update
 
     def run():
         record = tf.TensorArray(variable.dtype, size=steps + 1)

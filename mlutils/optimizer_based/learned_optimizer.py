@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from mlutils.optimizer_based.rules import StepSize, UpdateRule
+from mlutils.inner_loop import StepSize, UpdateRule
 
 
 @keras.saving.register_keras_serializable(package="mlutils")
@@ -61,17 +61,17 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             return
         super().build(variables)
         self.states = []
-        for variable in variables:
-            with tf.init_scope():  # fit builds within a graph
+        with tf.init_scope():  # fit builds within a graph, which may be XLA's
+            for variable in variables:
                 initial = self.rule.initial_state(variable.shape)
-            self.states.append(
-                [
-                    self.add_variable(
-                        x.shape, lambda shape, dtype, x=x: x, x.dtype.name, name="state"
-                    )
-                    for x in initial
-                ]
-            )
+                self.states.append(
+                    [
+                        self.add_variable(
+                            x.shape, lambda shape, dtype, x=x: x, x.dtype.name, name="state"
+                        )
+                        for x in initial
+                    ]
+                )
 
     def update_step(self, gradient, variable, learning_rate):
         """Add the rule's update, times the learning rate, to one variable."""

@@ -6,92 +6,75 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from mlutils.checks import check_count, check_finite, check_option, check_positive
-
-
-class UpdateRule(keras.Model):
-    """What a learned optimizer learns: theta_t = theta_{t-1} + g_t (:eq:`eq-update-rule`).
-
-    A subclass defines ``initial_state`` and ``call``, both pure: the state goes in and comes
-    out, nothing is assigned.  The rule's weights, ``trainable_variables``, are the
-    meta-parameters phi; make them in ``__init__``.  ``save(path)`` and
-    ``keras.saving.load_model(path)`` keep a rule whose class is registered with Keras and has a
-    ``get_config``.
-    """
-
-    def __init__(self, **kwargs):
-        # Gradients span more than float16 can: a mixed policy is not for rules.
-        kwargs.setdefault("dtype", keras.config.floatx())
-        super().__init__(autocast=False, **kwargs)
-
-    def initial_state(self, shape):
-        """The state h_0 before any gradient was seen.
-
-        Args:
-            shape: of the gradients to come.
-
-        Returns:
-            A tuple of tensors, maybe empty.
-        """
-        raise NotImplementedError(f"{type(self).__name__} does not define initial_state.")
-
-    def call(self, gradient, state):
-        """One step of the rule.
-
-        Args:
-            gradient: of any shape.
-            state: as ``initial_state`` and earlier calls gave it.
-
-        Returns:
-            ``(update, state)``: what to *add* to the parameters, of the gradient's shape, and
-            the new state.
-        """
-        raise NotImplementedError(f"{type(self).__name__} does not define call.")
+from mlutils.checks import check_count, check_option, check_positive, check_share
+from mlutils.inner_loop import UpdateRule
 
 
 @keras.saving.register_keras_serializable(package="mlutils")
-class StepSize(UpdateRule):
-    """Gradient descent whose step size is learned: ``-alpha * gradient`` (:eq:`eq-step-size`).
+class MomentumRule(UpdateRule):
+    """Gradient descent with momentum, nothing of it learned.
 
     Args:
-        initial: alpha before meta-training, a finite number.
-        coordinates: None for one step size; a number n for one of each of the n coordinates
-            (the last axis of the gradients).
-
-    Raises:
-        ValueError: if ``initial`` is not finite or ``coordinates`` not a positive integer.
+        learning_rate: positive.
+        momentum: the share of the last update that is kept, from 0 to 1.
     """
 
-    def __init__(self, initial=0.01, coordinates=None, **kwargs):
+    def __init__(self, learning_rate=0.01, momentum=0.9, **kwargs):
         super().__init__(**kwargs)
-        self.initial = check_finite("initial", initial)
-        if coordinates is not None:
-            coordinates = check_count("coordinates", coordinates)
-        self.coordinates = coordinates
-        self.alpha = self.add_weight(
-            shape=() if coordinates is None else (coordinates,),
-            initializer=lambda shape, dtype: tf.fill(shape, tf.constant(self.initial, dtype)),
-            name="alpha",
-        )
+        self.learning_rate = check_positive("learning_rate", learning_rate)
+        self.momentum = check_share("momentum", momentum)
         self.built = True
 
     def initial_state(self, shape):
-        return ()
+        return (tf.zeros(shape, self.compute_dtype),)
 
-    def call(self, gradient, state=()):
-        if self.coordinates not in (None, *gradient.shape[-1:]):
-            raise ValueError(
-                f"The rule has {self.coordinates} step sizes, one of each coordinate; the "
-                f"gradient has shape {tuple(gradient.shape)}, whose last axis must be that long."
-            )
-        return -self.alpha * gradient, state
+    def call(self, gradient, state):
+        velocity = self.momentum * state[0] - self.learning_rate * gradient
+        return velocity, (velocity,)
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "initial": self.initial,
-            "coordinates": self.coordinates,
-        }
+        options = {"learning_rate": self.learning_rate, "momentum": self.momentum}
+        return {**super().get_config(), **options}
+
+
+@keras.saving.register_keras_serializable(package="mlutils")
+class AdamRule(UpdateRule):
+    """Adam (Kingma & Ba, ICLR 2015) as a pure function, nothing of it learned.
+
+    ``epsilon`` stands inside the root, whose second derivative is then finite where a gradient
+    is 0.
+
+    Args:
+        learning_rate: positive.
+        beta_1, beta_2: how slowly the means of the gradient and of its square are forgotten,
+            from 0 to 1.
+        epsilon: positive.
+    """
+
+    def __init__(self, learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7, **kwargs):
+        super().__init__(**kwargs)
+        self.learning_rate = check_positive("learning_rate", learning_rate)
+        self.beta_1, self.beta_2 = check_share("beta_1", beta_1), check_share("beta_2", beta_2)
+        self.epsilon = check_positive("epsilon", epsilon)
+        self.built = True
+
+    def initial_state(self, shape):
+        """Both means, and the number of steps."""
+        zeros = tf.zeros(shape, self.compute_dtype)
+        return zeros, zeros, tf.zeros((), self.compute_dtype)
+
+    def call(self, gradient, state):
+        mean, square, steps = state
+        mean = self.beta_1 * mean + (1 - self.beta_1) * gradient
+        square = self.beta_2 * square + (1 - self.beta_2) * gradient**2
+        steps += 1
+        rate = self.learning_rate * tf.sqrt(1 - self.beta_2**steps) / (1 - self.beta_1**steps)
+        update = -rate * mean * tf.math.rsqrt(square + self.epsilon**2)
+        return update, (mean, square, steps)
+
+    def get_config(self):
+        options = ("learning_rate", "beta_1", "beta_2", "epsilon")
+        return {**super().get_config(), **{name: getattr(self, name) for name in options}}
 
 
 @keras.saving.register_keras_serializable(package="mlutils")
@@ -106,9 +89,6 @@ class LSTMRule(UpdateRule):
         layers: how many of them.
         output_scale: what the last, linear layer's output is multiplied by.
         p: of ``log_and_sign``.
-
-    Raises:
-        ValueError: if a number is out of range.
     """
 
     def __init__(self, units=20, layers=2, output_scale=0.1, p=10.0, **kwargs):
@@ -168,9 +148,6 @@ def log_and_sign(gradient, p=10.0):
 
     Returns:
         ``(..., 2)``.
-
-    Raises:
-        ValueError: if ``p`` is out of range.
     """
     p = check_p(p)
     gradient = tf.convert_to_tensor(gradient)
@@ -196,9 +173,6 @@ def trained_rule(name):
     Args:
         name: "digits", an ``LSTMRule`` trained on 3,000 runs of 100 steps of
             ``NetworkTraining(*mlutils.data.digits())``.
-
-    Raises:
-        ValueError: for an unknown name.
     """
     files = {path.stem: path for path in (Path(__file__).parent / "trained").glob("*.keras")}
     return keras.saving.load_model(files[check_option("name", name, sorted(files))])

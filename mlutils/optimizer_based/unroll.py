@@ -5,6 +5,8 @@ import numpy as np
 import tensorflow as tf
 
 from mlutils.checks import check_count
+from mlutils.compiled import Graphs, as_graph
+from mlutils.inner_loop import descend, sizes_of
 
 WEIGHTS = ("ones", "last", "increasing")
 
@@ -26,9 +28,6 @@ def unroll(rule, function, theta, steps, state=None, start=0, first_order=False)
     Returns:
         ``(values, theta, state)``: f(theta_0) to f(theta_T), ``(steps + 1, functions)``; theta_T;
         the rule's state then.
-
-    Raises:
-        ValueError: if ``steps`` is not a positive integer, or theta not of that shape.
     """
     steps, theta = check_count("steps", steps), tf.convert_to_tensor(theta)
     if theta.shape.rank != 2:
@@ -36,33 +35,19 @@ def unroll(rule, function, theta, steps, state=None, start=0, first_order=False)
             f"theta has shape {tuple(theta.shape)}; allowed is (functions, coordinates)."
         )
     if state is None:
-        state = rule.initial_state(shape_of(theta))
-
-    def step(index, record, theta, state):
-        with tf.GradientTape() as tape:
-            tape.watch(theta)
-            value = function(theta, start + index)
-        gradient = tape.gradient(value, theta)
-        if first_order:
-            gradient = tf.stop_gradient(gradient)
-        update, state = rule(gradient, state)
-        return index + 1, record.write(index, value), theta + update, state
+        state = rule.initial_state(sizes_of(theta))
 
     record = tf.TensorArray(theta.dtype, size=steps + 1, element_shape=theta.shape[:1])
-    index, record, theta, state = tf.while_loop(
-        lambda index, *_: index < steps,
-        step,
-        (tf.constant(0), record, theta, state),
-        maximum_iterations=steps,
+    (theta,), (state,), record = descend(
+        rule,
+        lambda weights, step: function(weights[0], start + step),
+        [theta],
+        steps,
+        states=[state],
+        first_order=first_order,
+        record=record,
     )
-    record = record.write(index, function(theta, start + index))
-    return record.stack(), theta, state
-
-
-def shape_of(tensor):
-    """Its shape as a list: a number where it is known, a tensor where not."""
-    dynamic = tf.shape(tensor)
-    return [dynamic[i] if size is None else size for i, size in enumerate(tensor.shape)]
+    return record.write(steps, function(theta, start + tf.constant(steps))).stack(), theta, state
 
 
 def step_weights(weights, steps):
@@ -75,10 +60,6 @@ def step_weights(weights, steps):
 
     Returns:
         float64 ``(steps,)``.
-
-    Raises:
-        ValueError: for an unknown name, or numbers that are not that many, not finite, negative
-            or all zero.
     """
     steps = check_count("steps", steps)
     if isinstance(weights, str):
@@ -114,9 +95,6 @@ class RuleTrainer(keras.Model):
             divide ``steps``; None for a single segment.
         weights: w_1 to w_T, as ``step_weights`` takes them.
         first_order: drop the path through the gradients, as Andrychowicz et al. (2016) do.
-
-    Raises:
-        ValueError: if an option is out of range, or a segment has no weight at all.
     """
 
     def __init__(
@@ -147,7 +125,7 @@ class RuleTrainer(keras.Model):
             )
         self.first_order = bool(first_order)
         self.tracker = keras.metrics.Mean(name="loss")
-        self.built = True
+        self.graphs, self.built = Graphs(), True
 
     @property
     def metrics(self):
@@ -185,15 +163,24 @@ class RuleTrainer(keras.Model):
             total = tf.nest.map_structure(tf.add, total, part)
             return start + self.truncation, total, theta, state
 
-        state = self.rule.initial_state(shape_of(theta))
+        state = self.rule.initial_state(sizes_of(theta))
         loop = (tf.constant(0), total, tf.convert_to_tensor(theta), state)
         return tf.while_loop(lambda start, *_: start < self.steps, body, loop)[1]
 
+    def settings(self):
+        """What a graph takes for constant and a user may change."""
+        trainable = [id(variable) for variable in self.rule.trainable_variables]
+        weights = self.weights_of_steps.tolist()
+        plain = self.steps, self.truncation, self.first_order, weights
+        return plain, self.function, id(self.rule), trainable
+
+    @as_graph
     def meta_loss(self, batch):
         """J of a batch (:eq:`eq-unrolled-objective`), a scalar."""
         zero = tf.zeros((), batch[0].dtype)
         return self.over_segments(batch, self.segment_loss, zero)
 
+    @as_graph
     def meta_gradients(self, batch):
         """J of a batch, and its gradient by the rule's weights (:eq:`eq-unrolled-gradient`).
 
@@ -215,6 +202,7 @@ class RuleTrainer(keras.Model):
 
         def one_segment(*arguments):
             (loss, gradients), theta, state = self.segment_gradients(*arguments)
+            gradients = [self.optimizer.scale_loss(g) for g in gradients]  # apply undoes it
             self.optimizer.apply(gradients, variables)
             return loss, theta, state
 

@@ -4,7 +4,7 @@ from mlutils.zero_shot.dap import DAP
 from mlutils.zero_shot.devise import DeViSE, HingeRankLoss
 from mlutils.zero_shot.eszsl import ESZSL
 from mlutils.zero_shot.generalized import (
-    Generalized,
+    GeneralizedAccuracy,
     SeenUnseenCurve,
     calibrated,
     class_accuracy,
@@ -20,7 +20,7 @@ __all__ = [
     "ESZSL",
     "DeViSE",
     "DescribedPrototypes",
-    "Generalized",
+    "GeneralizedAccuracy",
     "HingeRankLoss",
     "SeenUnseenCurve",
     "ZeroShotLearner",

@@ -19,15 +19,9 @@ class DAP(ZeroShotLearner):
     Attributes are yes or no, 1 or 0.
 
     Args:
-        encoder: a built Keras model from inputs ``(batch, ...)`` to embeddings ``(batch, ...)``,
-            which are flattened; ``fit`` does not train it.
+        encoder: as for ``EncoderLearner``; ``fit`` does not train it.
         attributes: the length of a signature.
         C: how little the logistic regressions are regularised, positive, as in scikit-learn.
-
-    Raises:
-        TypeError: if ``encoder`` is not a Keras model.
-        ValueError: if it is not built, or holds a trainable ``BatchNormalization``; for a number
-            out of range.
     """
 
     def __init__(self, encoder, attributes, C=1.0, **kwargs):
@@ -47,9 +41,6 @@ class DAP(ZeroShotLearner):
 
         Returns:
             This learner.
-
-        Raises:
-            ValueError: as ``check_examples``, and for an attribute that is neither 0 nor 1.
         """
         from sklearn.linear_model import LogisticRegression  # here: importing it takes a second
 

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from mlutils.checks import check_positive
-from mlutils.episodes import true_class
+from mlutils.classes import true_class
 from mlutils.few_shot.encoder_learner import embedding_length
 from mlutils.zero_shot.learner import TrainedZeroShotLearner
 
@@ -22,16 +22,11 @@ class DeViSE(TrainedZeroShotLearner):
             which are flattened; it is used and trained in place, unless it is frozen
             (``encoder.trainable = False``), as in the paper's first stage.
         attributes: the length of a signature.
-
-    Raises:
-        TypeError: if ``encoder`` is not a Keras model.
-        ValueError: if it is not built, or holds a trainable ``BatchNormalization``; if
-            ``attributes`` is not a positive integer.
     """
 
     def __init__(self, encoder, attributes, **kwargs):
         super().__init__(encoder, attributes, **kwargs)
-        self.project = keras.layers.Dense(attributes, use_bias=False, dtype=self.dtype_policy)
+        self.project = keras.layers.Dense(attributes, use_bias=False, dtype=self.compute_dtype)
         self.project.build((None, None, embedding_length(encoder)))
 
     def class_vectors(self, signatures):
@@ -51,9 +46,6 @@ class HingeRankLoss(keras.losses.Loss):
 
     Args:
         margin: positive; 0.1 in the paper.
-
-    Raises:
-        ValueError: if it is not.
     """
 
     def __init__(self, margin=0.1, **kwargs):

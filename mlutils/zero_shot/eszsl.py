@@ -19,16 +19,10 @@ class ESZSL(ZeroShotLearner):
     another on the signatures.
 
     Args:
-        encoder: a built Keras model from inputs ``(batch, ...)`` to embeddings ``(batch, ...)``,
-            which are flattened; ``fit`` does not train it.
+        encoder: as for ``EncoderLearner``; ``fit`` does not train it.
         attributes: the length of a signature.
         gamma: the ridge on the side of the embeddings, positive.
         lam: the ridge on the side of the signatures, positive.
-
-    Raises:
-        TypeError: if ``encoder`` is not a Keras model.
-        ValueError: if it is not built, or holds a trainable ``BatchNormalization``; for a number
-            out of range.
     """
 
     def __init__(self, encoder, attributes, gamma=1.0, lam=1.0, **kwargs):
@@ -46,9 +40,6 @@ class ESZSL(ZeroShotLearner):
 
         Returns:
             This learner.
-
-        Raises:
-            ValueError: as ``check_examples``.
         """
         x, y, S = self.check_examples(x, y, signatures)
         X, S = self.features(x), S.astype(float)

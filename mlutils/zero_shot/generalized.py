@@ -16,9 +16,6 @@ def class_accuracy(y, scores):
 
     Returns:
         A float from 0 to 1.
-
-    Raises:
-        ValueError: if they do not fit together, or there are none.
     """
     y, scores = check_scores(y, scores)
     right = (scores.argmax(axis=1) == y) & ~np.isnan(scores).any(axis=1)
@@ -37,17 +34,14 @@ def generalized_accuracy(y, scores, seen):
         seen: which classes are seen, bools ``(N,)``.
 
     Returns:
-        A ``Generalized``.
-
-    Raises:
-        ValueError: if they do not fit together, or queries of either kind are missing.
+        A ``GeneralizedAccuracy``.
     """
     y, scores, seen = check_generalized(y, scores, seen)
     parts = [class_accuracy(y[part], scores[part]) for part in (seen[y], ~seen[y])]
-    return Generalized(*parts, harmonic_mean(*parts))
+    return GeneralizedAccuracy(*parts, harmonic_mean(*parts))
 
 
-class Generalized(NamedTuple):
+class GeneralizedAccuracy(NamedTuple):
     """Accuracies from 0 to 1 when seen and unseen classes compete.
 
     Attributes:
@@ -69,9 +63,6 @@ def harmonic_mean(seen, unseen):
 
     Returns:
         A float, in the same unit.
-
-    Raises:
-        ValueError: if one is no finite number of at least 0.
     """
     for name, value in (("seen", seen), ("unseen", unseen)):
         if not is_finite(value) or value < 0:
@@ -89,9 +80,6 @@ def calibrated(scores, seen, gamma):
 
     Returns:
         Scores ``(Q, N)``.
-
-    Raises:
-        ValueError: if the shapes do not fit, or ``gamma`` is no finite number.
     """
     scores = np.asarray(scores)
     if scores.ndim != 2:
@@ -110,9 +98,6 @@ def seen_unseen_curve(y, scores, seen):
 
     Returns:
         A ``SeenUnseenCurve``.
-
-    Raises:
-        ValueError: as ``generalized_accuracy``, or if a score is not a finite number.
     """
     y, scores, seen = check_generalized(y, scores, seen)
     if not np.isfinite(scores).all():

@@ -5,15 +5,16 @@ import numpy as np
 import tensorflow as tf
 
 from mlutils.checks import check_count
+from mlutils.classes import class_means, class_members
+from mlutils.compiled import as_graph
 from mlutils.data.described import constant_attributes
 from mlutils.episodes import check_support
-from mlutils.few_shot.encoder_learner import EncoderLearner, flat_embeddings
-from mlutils.few_shot.prototypical import class_means
+from mlutils.few_shot.encoder_learner import ClassLearner, flat_embeddings
 
 BATCH = 1000  # inputs embedded at once
 
 
-class ZeroShotLearner(EncoderLearner):
+class ZeroShotLearner(ClassLearner):
     """A learner that adapts to descriptions of classes, ``K = 0`` (:eq:`eq-zero-shot`).
 
     A task's support set holds no example: ``support_x`` are signatures ``(S, attributes)``,
@@ -28,11 +29,6 @@ class ZeroShotLearner(EncoderLearner):
         encoder: a built Keras model from inputs ``(batch, ...)`` to embeddings ``(batch, ...)``,
             which are flattened.
         attributes: the length of a signature.
-
-    Raises:
-        TypeError: if ``encoder`` is not a Keras model.
-        ValueError: if it is not built, or holds a trainable ``BatchNormalization``; if
-            ``attributes`` is not a positive integer.
     """
 
     def __init__(self, encoder, attributes, **kwargs):
@@ -58,16 +54,19 @@ class ZeroShotLearner(EncoderLearner):
         signatures = tf.convert_to_tensor(signatures)
         self.check_signatures(signatures[tf.newaxis])
         labels = tf.range(len(signatures)) if labels is None else tf.convert_to_tensor(labels)
-        check_support(signatures, labels)
+        self.check_tasks(signatures[tf.newaxis], labels[tf.newaxis])
         summary = self.summarize(signatures[tf.newaxis], labels[tf.newaxis])
         return lambda query_x: self.answer(summary, self.embed_one(query_x))[0]
 
-    def call(self, inputs, training=None):
-        """As ``MetaLearner.call``, with signatures as ``support_x``."""
-        signatures, labels, query_x = self.three_tensors(inputs)
-        self.check_signatures(signatures)
-        check_support(signatures[0], labels[0])
+    @as_graph
+    def solve(self, signatures, labels, query_x):
+        """As ``EncoderLearner``, with signatures in the place of examples."""
         return self.answer(self.summarize(signatures, labels), self.embed(query_x))
+
+    def check_tasks(self, signatures, labels):
+        self.check_signatures(signatures)
+        check_support(signatures.shape[1:], labels.shape[1:])
+        class_members(labels, self.compute_dtype)
 
     def check_signatures(self, signatures):
         """Raise unless ``(tasks, N, attributes)`` and, where their values are known, finite."""
@@ -125,11 +124,7 @@ class ZeroShotLearner(EncoderLearner):
                 )
 
     def features(self, x):
-        """The embeddings ``(n, features)`` of inputs ``(n, ...)`` as a float64 array.
-
-        Raises:
-            ValueError: if one is not finite.
-        """
+        """The embeddings ``(n, features)`` of inputs ``(n, ...)`` as a float64 array."""
         parts = (x[start : start + BATCH] for start in range(0, len(x), BATCH))
         found = np.concatenate([flat_embeddings(self.encoder, part) for part in parts], dtype=float)
         if not np.isfinite(found).all():
@@ -205,9 +200,6 @@ class TrainedZeroShotLearner(ZeroShotLearner):
 
         Returns:
             Keras's ``History``.
-
-        Raises:
-            ValueError: as ``check_examples``; for ``class_weight`` or ``sample_weight``.
         """
         if signatures is None:
             return super().fit(x, y, batch_size, **options)

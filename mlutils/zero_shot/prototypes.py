@@ -4,9 +4,9 @@ import keras
 import tensorflow as tf
 
 from mlutils.checks import check_positive
+from mlutils.classes import minus_squared_distances
 from mlutils.episodes import shape_of
 from mlutils.few_shot.encoder_learner import embed, embedding_length
-from mlutils.few_shot.prototypical import minus_squared_distances
 from mlutils.networks import check_network
 from mlutils.zero_shot.learner import TrainedZeroShotLearner
 
@@ -21,16 +21,10 @@ class DescribedPrototypes(TrainedZeroShotLearner):
     ``SparseCategoricalCrossentropy(from_logits=True)``, and ``fit`` on episodes or on examples.
 
     Args:
-        encoder: a built Keras model from inputs ``(batch, ...)`` to embeddings ``(batch, ...)``,
-            which are flattened; it is used and trained in place.
+        encoder: as for ``EncoderLearner``.
         describer: a built Keras model from signatures ``(batch, attributes)`` to prototypes
             ``(batch, features)``; likewise.
         scale: what distances are multiplied by, positive.
-
-    Raises:
-        TypeError: if a network is not a Keras model.
-        ValueError: if one is not built, or holds a trainable ``BatchNormalization``; if the two do
-            not fit together; if ``scale`` is not positive.
     """
 
     networks = ("encoder", "describer")

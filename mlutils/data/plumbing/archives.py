@@ -95,11 +95,7 @@ def digest(files):
 
 
 def checked_archive(path, expected):
-    """``read_archive``, for the contents expected only.
-
-    Raises:
-        OSError, ValueError: as ``read_archive``; the latter also for other contents.
-    """
+    """``read_archive``; contents of another ``digest`` than expected are a ValueError too."""
     files = read_archive(path)
     if digest(files) != expected:
         raise ValueError(

@@ -1,0 +1,1 @@
+"""What the families of tasks stand on: archives, a cache, pipelines and rendered characters."""

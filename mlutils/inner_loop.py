@@ -1,0 +1,225 @@
+"""The inner loop: weights go down a loss by an update rule, in MAML as in a learned optimizer."""
+
+import keras
+import tensorflow as tf
+
+from mlutils.checks import check_count, check_finite
+from mlutils.vectorize import map_tasks
+
+UNROLLED = 5  # more steps become a loop of the graph: as quick to trace, however many they are
+
+
+def descend(rule, loss, theta, steps, tasks=None, *, states=None, first_order=False, record=()):
+    """Take steps ``theta_t = theta_{t-1} + g_t`` down a loss (:eq:`eq-update-rule`).
+
+    Nothing is assigned: the new weights are a function of the old ones and of the rule, and an
+    outer tape can differentiate them.
+
+    Args:
+        rule: an ``UpdateRule``, or whatever has its ``initial_state`` and call; or a list with one
+            for each weight, None where it is to stay as it is.
+        loss: from ``(weights, step, *task)`` to a number, or to some whose sum counts; ``step``
+            from 0.
+        theta: a list of tensors, the weights to begin with.
+        steps: how many, 0 or more.
+        tasks: a tuple of tensors with a leading axis of tasks, each of which goes its own way from
+            theta; or None, for a loss without a task.
+        states: the rule's state for each weight to go on from; its initial ones when None.
+        first_order: treat the gradients as constants.
+        record: a ``tf.TensorArray`` that gets the loss before each step, if wanted.
+
+    Returns:
+        ``(weights, states, record)`` after the last step.  Weights that moved have a leading axis
+        of tasks, if there are tasks.
+    """
+    rules = rule if isinstance(rule, list) else [rule] * len(theta)
+    moving = [i for i, rule in enumerate(rules) if rule is not None]
+
+    def step(index, weights, states, record):
+        def slopes(weights, *task):
+            """The loss and its gradients by the weights that move."""
+            with tf.GradientTape() as tape:
+                tape.watch([weights[i] for i in moving])
+                value = loss(weights, index, *task)
+            sources = [weights[i] for i in moving]
+            gradients = tape.gradient(value, sources, unconnected_gradients="zero")
+            return value, [tf.convert_to_tensor(g) for g in gradients]  # an Embedding's is sparse
+
+        value, gradients = map_weights(slopes, weights, theta, tasks)
+        if first_order:
+            gradients = [tf.stop_gradient(g) for g in gradients]
+        if states is None:
+            states = [
+                rules[i].initial_state(sizes_of(g)) for i, g in zip(moving, gradients, strict=True)
+            ]
+        weights, states = list(weights), list(states)
+        for n, (i, gradient) in enumerate(zip(moving, gradients, strict=True)):
+            update, states[n] = rules[i](gradient, states[n])
+            weights[i] = weights[i] + update
+        if isinstance(record, tf.TensorArray):
+            record = record.write(index, value)
+        return index + 1, weights, states, record
+
+    loop = (tf.constant(0), list(theta), states, record)
+    # The first step is no part of a graph's loop: it gives weights their axis of tasks, and states.
+    first = int(states is None or tasks is not None)
+    for _ in range(steps if steps <= UNROLLED else first):
+        loop = step(*loop)
+    if steps > UNROLLED:
+        loop = tf.while_loop(lambda i, *_: i < steps, step, loop, maximum_iterations=steps)
+    return loop[1:]
+
+
+def map_weights(function, weights, theta, tasks):
+    """``function(weights, *task)`` for each task, which has weights of its own but where it shares.
+
+    Args:
+        function: from a list of weights and the tensors of a task to tensors.
+        weights: like ``theta``, with a leading axis of tasks where each has its own.
+        theta: a list of tensors.
+        tasks: a tuple of tensors with a leading axis of tasks; or None, and there is one function.
+    """
+    if tasks is None:
+        return function(weights)
+    own = [
+        i
+        for i, (w, t) in enumerate(zip(weights, theta, strict=True))
+        if w.shape.rank > t.shape.rank
+    ]
+
+    def one_task(task):
+        mine = list(weights)
+        for i, weight in zip(own, task[0], strict=True):
+            mine[i] = weight
+        return function(mine, *task[1])
+
+    return map_tasks(one_task, ([weights[i] for i in own], tasks))
+
+
+def sizes_of(tensor):
+    """Its shape as a list: a number where it is known, a tensor where not."""
+    dynamic = tf.shape(tensor)
+    return [dynamic[i] if size is None else size for i, size in enumerate(tensor.shape)]
+
+
+class UpdateRule(keras.Model):
+    """What a learned optimizer learns: theta_t = theta_{t-1} + g_t (:eq:`eq-update-rule`).
+
+    A subclass defines ``initial_state`` and ``call``, both pure: the state goes in and comes
+    out, nothing is assigned.  The rule's weights, ``trainable_variables``, are the
+    meta-parameters phi; make them in ``__init__``.  ``save(path)`` and
+    ``keras.saving.load_model(path)`` keep a rule whose class is registered with Keras and has a
+    ``get_config``.
+    """
+
+    def __init__(self, **kwargs):
+        # Gradients span more than float16 can: a mixed policy is not for rules.
+        kwargs.setdefault("dtype", keras.config.floatx())
+        super().__init__(autocast=False, **kwargs)
+
+    def initial_state(self, shape):
+        """The state h_0 before any gradient was seen.
+
+        Args:
+            shape: of the gradients to come.
+
+        Returns:
+            A tuple of tensors, maybe empty.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define initial_state.")
+
+    def call(self, gradient, state):
+        """One step of the rule.
+
+        Args:
+            gradient: of any shape.
+            state: as ``initial_state`` and earlier calls gave it.
+
+        Returns:
+            ``(update, state)``: what to *add* to the parameters, of the gradient's shape, and
+            the new state.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define call.")
+
+
+class GradientDescent:
+    """The rule ``-alpha * gradient`` with a number for alpha, which nothing learns."""
+
+    def __init__(self, alpha):
+        self.alpha = alpha
+
+    def initial_state(self, shape):
+        return ()
+
+    def __call__(self, gradient, state=()):
+        return -self.alpha * gradient, state
+
+
+def check_rule(rule, model):
+    """Raise if a rule computes in another precision than a model's weights."""
+    if rule is not None and rule.compute_dtype != model.trainable_variables[0].dtype:
+        raise ValueError(
+            f"The rule computes in {rule.compute_dtype} and the model's weights are "
+            f"{model.trainable_variables[0].dtype}: make the rule with dtype=... of the weights."
+        )
+
+
+def check_fixed(rule, name):
+    """Raise if a rule has weights, which the learner ``name`` would not train."""
+    if rule is not None and rule.trainable_variables:
+        raise ValueError(
+            f"{name} does not differentiate through its inner loop and cannot train a rule: take "
+            "one without weights, such as MomentumRule or AdamRule, or MAML."
+        )
+
+
+@keras.saving.register_keras_serializable(package="mlutils")
+class StepSize(UpdateRule):
+    """Gradient descent whose step size is learned: ``-alpha * gradient`` (:eq:`eq-step-size`).
+
+    Args:
+        initial: alpha before meta-training, a finite number.
+        coordinates: None for one step size; a number n for one of each of the n coordinates
+            (the last axis of the gradients), or a shape, that of the gradients' last axes.
+        steps: None for the same alpha at every step; a number n for one of each of the first n
+            steps (Antoniou et al., 2019), of which later ones take the last.
+    """
+
+    def __init__(self, initial=0.01, coordinates=None, steps=None, **kwargs):
+        super().__init__(**kwargs)
+        self.initial = check_finite("initial", initial)
+        shape = () if coordinates is None else coordinates
+        shape = shape if isinstance(shape, (tuple, list)) else (shape,)
+        self.shape = tuple(check_count("coordinates", size) for size in shape)
+        self.coordinates = coordinates
+        self.steps = None if steps is None else check_count("steps", steps)
+        self.alpha = self.add_weight(
+            shape=self.shape if steps is None else (steps, *self.shape),
+            initializer=lambda shape, dtype: tf.fill(shape, tf.constant(self.initial, dtype)),
+            name="alpha",
+        )
+        self.built = True
+
+    def initial_state(self, shape):
+        """Which step comes next, where each has an alpha of its own."""
+        return () if self.steps is None else (tf.constant(0),)
+
+    def call(self, gradient, state=()):
+        last = gradient.shape[len(gradient.shape) - len(self.shape) :]
+        if not last.is_compatible_with(self.shape):
+            raise ValueError(
+                f"The rule has {self.coordinates} step sizes, one of each coordinate; the "
+                f"gradient has shape {tuple(gradient.shape)}, whose last axis must be that long."
+            )
+        if self.steps is None:
+            return -self.alpha * gradient, state
+        alpha = tf.gather(tf.convert_to_tensor(self.alpha), tf.minimum(state[0], self.steps - 1))
+        return -alpha * gradient, (state[0] + 1,)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "initial": self.initial,
+            "coordinates": self.coordinates,
+            "steps": self.steps,
+        }
