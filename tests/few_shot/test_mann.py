@@ -2,7 +2,6 @@
 
 from itertools import pairwise
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,28 +9,30 @@ import tensorflow as tf
 import mlutils
 from mlutils import MANN, RecurrentLearner
 from mlutils.few_shot.mann import MemoryCell
-from tests.few_shot.tasks import identity, one_task, random_episode
-from tests.numeric import RELATIVE_TOLERANCE, finite_differences, flatten, relative_error
+from tests.few_shot.tasks import (
+    as_vectors,
+    check_meta_gradients,
+    compiled,
+    one_task,
+    predictions,
+    random_episode,
+    randomized,
+)
 
-
-def randomize(model):
-    """Weights and biases so large that nothing is nearly linear."""
-    random = np.random.default_rng(0)
-    model.set_weights([random.normal(size=w.shape) for w in model.get_weights()])
-    return model
+heads_of_one_or_two = pytest.mark.parametrize("heads", [1, 2])
 
 
 def random_learner(heads=1, kind=MANN, **sizes):
     """A tanh encoder of 2 inputs and a memory that five examples fill."""
     sizes = {"units": 3, "slots": 5, "width": 3, "decay": 0.8, **sizes}
-    return randomize(kind(mlutils.mlp(2, (3,), 2, activation="tanh"), 3, heads=heads, **sizes))
+    return randomized(kind(mlutils.mlp(2, (3,), 2, activation="tanh"), 3, heads=heads, **sizes))
 
 
 def random_cell(heads=1, gate=None, **sizes):
     """A cell that takes inputs of length 2; with ``gate`` that value whatever it sees."""
     cell = MemoryCell(**{"units": 3, "slots": 4, "width": 2, "heads": heads, **sizes})
     cell.build((None, 2))
-    randomize(cell)
+    randomized(cell)
     if gate is not None:
         kernel, bias = cell.gate.get_weights()
         cell.gate.set_weights([0 * kernel, 0 * bias + {0: -1000, 1: 1000}[gate]])
@@ -205,7 +206,7 @@ class ReadsFirst(MemoryCell):
 WRONG = [MostUsed, NotErased, SwappedGate, Uncosined, UndecayedUsage, ReadsFirst]
 
 
-@pytest.mark.parametrize("heads", [1, 2])
+@heads_of_one_or_two
 def test_plain_numpy_step(float64, heads):
     """From states that random steps have led to, each part of the state."""
     cell = random_cell(heads, decay=0.8)
@@ -222,16 +223,15 @@ def test_plain_numpy_step(float64, heads):
             np.testing.assert_allclose(found[0], result, atol=1e-12)
 
 
-@pytest.mark.parametrize("heads", [1, 2])
-@pytest.mark.parametrize("regression", [False, True])
+@pytest.mark.parametrize("heads, regression", [(1, False), (2, True)])
 def test_plain_numpy(float64, heads, regression):
     """eq-memory-read, eq-memory-usage and eq-memory-write, example after example."""
     learner, task = random_learner(heads), one_task(regression=regression)
-    labels = task.support_y.numpy() if regression else np.eye(3)[task.support_y]
-    for shots in (1, 2, 5, 8):
-        found = learner.adapt(task.support_x[:shots], task.support_y[:shots])(task.query_x)
-        expected = numpy_predictions(learner, task.support_x[:shots], labels[:shots], task.query_x)
-        np.testing.assert_allclose(found, expected, atol=1e-12)
+    labels = as_vectors(task.support_y)
+    for shots in (1, 5, 8):
+        some = task._replace(support_x=task.support_x[:shots], support_y=task.support_y[:shots])
+        expected = numpy_predictions(learner, some.support_x, labels[:shots], task.query_x)
+        np.testing.assert_allclose(predictions(learner, some), expected, atol=1e-12)
     expected = numpy_predictions(learner, np.zeros((0, 2)), np.zeros((0, 3)), task.query_x)
     np.testing.assert_allclose(learner.unadapted()(task.query_x), expected, atol=1e-12)
 
@@ -243,27 +243,24 @@ def with_cell(kind):
     return make
 
 
-@pytest.mark.parametrize("heads", [1, 2])
 @pytest.mark.parametrize("kind", [MemoryCell, *WRONG])
-def test_plain_numpy_tells_wrong_cells(float64, kind, heads):
+def test_plain_numpy_tells_wrong_cells(float64, kind):
     """Negative controls; the right cell in a RecurrentLearner is a MANN."""
-    learner, task = random_learner(heads, with_cell(kind)), one_task()
-    labels = np.eye(3)[task.support_y]
+    learner, task = random_learner(2, with_cell(kind)), one_task()
+    labels = as_vectors(task.support_y)
     expected = numpy_predictions(learner, task.support_x, labels, task.query_x)
-    found = learner.adapt(task.support_x, task.support_y)(task.query_x)
-    error = np.abs(found - expected).max()
+    error = np.abs(predictions(learner, task) - expected).max()
     assert error < 1e-12 if kind is MemoryCell else error > 1e-3
 
 
 # ---------------------------------------------------------------- where it writes and reads
 
 
-@pytest.mark.parametrize("heads", [1, 2])
+@heads_of_one_or_two
 def test_weights_add_up_to_one(float64, heads):
     """eq-memory-read always; eq-memory-write once something was read, before that 1 - gate."""
     cell = random_cell(heads)
-    states = states_along(cell, 6)
-    for step, (before, after) in enumerate(pairwise(states)):
+    for step, (before, after) in enumerate(pairwise(states_along(cell, 6))):
         writing, least = written(cell, before, after)
         total = 1 if step else 1 - cell.gate(after[0])
         np.testing.assert_allclose(tf.reduce_sum(writing, axis=2), total * np.ones((3, heads)))
@@ -272,27 +269,31 @@ def test_weights_add_up_to_one(float64, heads):
         assert min(tf.reduce_min(writing), tf.reduce_min(after[3])) >= 0
 
 
-@pytest.mark.parametrize("heads", [1, 2])
-def test_gate_zero_replaces_the_least_used_rows(float64, heads):
-    """eq-memory-write: the new rows are the keys, all others stay as they are."""
-    cell = random_cell(heads, gate=0)
-    states = states_along(cell, 8)
-    for before, after in pairwise(states):
+@heads_of_one_or_two
+@pytest.mark.parametrize("gate", [0, 1])
+def test_what_an_open_or_closed_gate_writes(float64, heads, gate):
+    """eq-memory-write: the least used rows are erased, and all others stay as they are.
+
+    With gate 0 the keys take their place; with 1 they are added where it was read last.
+    """
+    cell, states = random_cell(heads, gate=gate), states_along(random_cell(heads), 8)
+    for before in states[1:]:
+        _, after = cell(tf.ones((3, 2), "float64"), before)
         keys = tf.reshape(cell.key(after[0]), (3, heads, 2)).numpy()
         expected = before[2].numpy()
         for task in range(3):
             rows = np.argsort(before[4][task], kind="stable")[:heads]
-            expected[task, rows] = keys[task]
+            expected[task, rows] = 0 if gate else keys[task]
+            expected[task] += gate * before[3][task].numpy().T @ keys[task]
         np.testing.assert_allclose(after[2], expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("heads", [1, 2])
+@heads_of_one_or_two
 def test_slots_are_filled_one_after_the_other(float64, heads):
     """With gate 0 and even reading; then the oldest row is replaced.  Heads never share one."""
     cell = random_cell(heads, gate=0)
     cell.strength.set_weights([np.zeros((3, heads)), np.full(heads, -1000.0)])
-    states = states_along(cell, 6)
-    for step, (before, after) in enumerate(pairwise(states)):
+    for step, (before, after) in enumerate(pairwise(states_along(cell, 6))):
         changed = np.any(after[2] != before[2], axis=2)
         rows = [(heads * step + head) % 4 for head in range(heads)]
         np.testing.assert_array_equal(np.flatnonzero(changed[0]), rows)
@@ -301,22 +302,7 @@ def test_slots_are_filled_one_after_the_other(float64, heads):
         np.testing.assert_array_equal(np.argmax(least, axis=2), [rows] * 3)
 
 
-@pytest.mark.parametrize("heads", [1, 2])
-def test_gate_one_writes_where_it_last_read(float64, heads):
-    """eq-memory-write: the write weights are the last read weights; the least used are erased."""
-    open_, states = random_cell(heads, gate=1), states_along(random_cell(heads), 6)
-    for before in states[1:]:
-        _, after = open_(tf.ones((3, 2), "float64"), before)
-        keys = tf.reshape(open_.key(after[0]), (3, heads, 2)).numpy()
-        expected = before[2].numpy()
-        for task in range(3):
-            expected[task, np.argsort(before[4][task], kind="stable")[:heads]] = 0
-            expected[task] += before[3][task].numpy().T @ keys[task]
-        np.testing.assert_allclose(after[2], expected, atol=1e-12)
-
-
-@pytest.mark.parametrize("heads", [1, 2])
-@pytest.mark.parametrize("decay", [0, 0.5, 1])
+@pytest.mark.parametrize("heads, decay", [(1, 0), (1, 1), (2, 0.5)])
 def test_usage_decays_by_gamma(float64, heads, decay):
     """eq-memory-usage: each step adds one for reading and, with gate 0, one for writing.
 
@@ -328,16 +314,15 @@ def test_usage_decays_by_gamma(float64, heads, decay):
         np.testing.assert_allclose(tf.reduce_sum(state[4], axis=1), [total] * 3)
 
 
-@pytest.mark.parametrize("row", range(4))
-def test_a_stored_key_is_found(row):
+def test_a_stored_key_is_found():
     """eq-memory-read: with a large beta its row alone, however long; with beta 0 all rows alike."""
-    cell, random = random_cell(), np.random.default_rng(2)
-    memory = random.normal(size=(1, 4, 2)).astype("float32")
-    keys = memory[:, row : row + 1] / 10
-    found = cell.read_weights(keys, memory, tf.constant([[1e4]]))
-    np.testing.assert_allclose(found, np.eye(4)[None, row : row + 1], atol=1e-6)
-    found = cell.read_weights(keys, memory, tf.zeros((1, 1)))
-    np.testing.assert_allclose(found, np.full((1, 1, 4), 1 / 4))
+    cell, memory = random_cell(), tf.random.normal((1, 4, 2))
+    for row in range(4):
+        keys = memory[:, row : row + 1] / 10
+        found = cell.read_weights(keys, memory, tf.constant([[1e4]]))
+        np.testing.assert_allclose(found, np.eye(4)[None, row : row + 1], atol=1e-6)
+        found = cell.read_weights(keys, memory, tf.zeros((1, 1)))
+        np.testing.assert_allclose(found, np.full((1, 1, 4), 1 / 4))
 
 
 # ---------------------------------------------------------------- queries
@@ -353,22 +338,13 @@ class QueriesInTurn(MANN):
         return self.head(self.memory(inputs, initial_state=state)[0])
 
 
-@pytest.mark.parametrize("heads", [1, 2])
 @pytest.mark.parametrize("kind, alone", [(MANN, True), (QueriesInTurn, False)])
-def test_queries_do_not_write_for_each_other(float64, kind, alone, heads):
-    """Alone, again, in any order, in a batch of tasks, each query has the same prediction."""
-    learner, episode = random_learner(heads, kind), random_episode()
-    inputs, _ = episode.element
-    together = learner(inputs)
-    changes = []
-    for task in range(3):
-        predict = learner.adapt(episode.support_x[task], episode.support_y[task])
-        for i in (3, 0, 2, 4, 1, 3):
-            found = predict(episode.query_x[task, i : i + 1])[0]
-            changes.append(np.abs(found - together[task, i]).max())
-        backwards = predict(episode.query_x[task, ::-1])[::-1]
-        changes.append(np.abs(backwards - together[task]).max())
-    assert max(changes) < 1e-12 if alone else max(changes) > 1e-2
+def test_queries_do_not_write_for_each_other(float64, kind, alone):
+    """In the order that was, and backwards, each query has the same prediction."""
+    learner, task = random_learner(2, kind), one_task()
+    backwards = task._replace(query_x=task.query_x[::-1])
+    change = np.abs(predictions(learner, backwards)[::-1] - predictions(learner, task)).max()
+    assert change < 1e-12 if alone else change > 1e-2
 
 
 # ---------------------------------------------------------------- finite differences
@@ -382,71 +358,8 @@ class ConstantMemory(MANN):
         return [h, c, tf.stop_gradient(memory), *others]
 
 
-@pytest.mark.parametrize("heads", [1, 2])
-def test_meta_gradient_equals_finite_differences(float64, heads):
+def test_meta_gradient_equals_finite_differences(float64):
     """Through eq-memory-read, eq-memory-usage and eq-memory-write, beside a wrong one."""
-    kinds = MANN, ConstantMemory
-    right, wrong = (random_learner(heads, kind, units=2, width=2) for kind in kinds)
-    episode = random_episode(support=6)
-    for learner in (right, wrong):
-        learner.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    reference = finite_differences(lambda: right.meta_loss(episode), right.trainable_variables)
-    errors = [
-        relative_error(flatten(learner.meta_gradients(episode)[1]), reference)
-        for learner in (right, wrong)
-    ]
-    assert errors[0] < RELATIVE_TOLERANCE
-    assert errors[1] > 1e-2
-
-
-# ---------------------------------------------------------------- training
-
-
-def blobs(shots=1, **options):
-    """Two clouds of points whose names 0 and 1 are drawn anew for each task."""
-    random = np.random.default_rng(0)
-    x = random.normal(size=(2, 40, 2)) / 2 + np.array([[[2, 0]], [[-2, 0]]])
-    y = np.repeat([0, 1], 40)
-    return mlutils.data.episodes(x.reshape(80, 2), y, 2, shots, **options)
-
-
-def classifier(units=8):
-    learner = MANN(identity(2), outputs=2, units=units, slots=6, width=4, heads=2)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    learner.compile(optimizer=keras.optimizers.Adam(2e-2), loss=loss)
-    return learner
-
-
-def test_fit_learns_to_read_the_labels():
-    """The clouds' names change from task to task: who does not read them is right by halves."""
-    learner = classifier(units=16)
-    learner.fit(blobs(), steps_per_epoch=100, verbose=0)
-    new = blobs(seed=1)
-    score, controls = mlutils.evaluate(learner, new), mlutils.controls(learner, new, tasks=200)
-    assert list(controls) == ["no adaptation", "shuffled support labels"]
-    assert score.mean > 0.9
-    for control in controls.values():
-        assert control.mean < 0.6
-
-
-# ---------------------------------------------------------------- wrong input
-
-
-@pytest.mark.parametrize(
-    "options, words",
-    [
-        (dict(units=0), "units must be .* 1, got 0"),
-        (dict(slots=0), "slots must be .* 1, got 0"),
-        (dict(width=1.5), "width must be .* 1, got 1.5"),
-        (dict(heads=True), "heads must be .* got True"),
-        (dict(slots=2, heads=3), "at most slots, which is 2; got 3"),
-        (dict(decay=1.5), "decay must be from 0 to 1, got 1.5"),
-        (dict(decay=-0.1), "decay must be from 0 to 1, got -0.1"),
-        (dict(decay="x"), "decay must be a finite number, got 'x'"),
-        (dict(decay=float("nan")), "decay must be a finite number, got nan"),
-        (dict(outputs=0), "outputs must be .* 1, got 0"),
-    ],
-)
-def test_wrong_size_raises(options, words):
-    with pytest.raises(ValueError, match=words):
-        MANN(identity(), **{"outputs": 2, **options})
+    sizes, kinds = dict(heads=2, units=2, width=2), (MANN, ConstantMemory)
+    right, wrong = (compiled(random_learner(kind=kind, **sizes)) for kind in kinds)
+    check_meta_gradients(right, wrong, episode=random_episode(support=6))

@@ -2,23 +2,27 @@
 
 import math
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import mlutils
 from mlutils import RecurrentLearner
-from tests.few_shot.tasks import identity, one_task, random_episode
-from tests.numeric import RELATIVE_TOLERANCE, finite_differences, flatten, relative_error
+from tests.few_shot.tasks import (
+    as_vectors,
+    check_meta_gradients,
+    compiled,
+    identity,
+    one_task,
+    predictions,
+    random_episode,
+    randomized,
+)
 
 
-def random_learner(units=4, kind=RecurrentLearner, seed=0):
-    """A tanh encoder of 2 inputs; weights and biases so large that nothing is nearly linear."""
-    learner = kind(mlutils.mlp(2, (3,), 2, activation="tanh"), 3, units)
-    random = np.random.default_rng(seed)
-    learner.set_weights([random.normal(size=w.shape) for w in learner.get_weights()])
-    return learner
+def random_learner(units=4, kind=RecurrentLearner):
+    """A tanh encoder of 2 inputs."""
+    return randomized(kind(mlutils.mlp(2, (3,), 2, activation="tanh"), 3, units))
 
 
 # ---------------------------------------------------------------- values derived by hand
@@ -103,15 +107,14 @@ def test_plain_numpy(float64, regression):
 
     Negative control: labels that are not delayed.
     """
-    task = one_task(regression=regression)
-    labels = task.support_y.numpy() if regression else np.eye(3)[task.support_y]
+    task, errors = one_task(regression=regression), []
     right, wrong = (random_learner(kind=kind) for kind in (RecurrentLearner, NotDelayed))
-    errors = []
-    for shots in range(1, 9):
-        support = task.support_x[:shots], task.support_y[:shots]
-        expected = numpy_predictions(right, support[0], labels[:shots], task.query_x)
-        np.testing.assert_allclose(right.adapt(*support)(task.query_x), expected, atol=1e-12)
-        errors.append(np.abs(wrong.adapt(*support)(task.query_x) - expected).max())
+    labels = as_vectors(task.support_y)
+    for shots in (1, 2, 8):
+        some = task._replace(support_x=task.support_x[:shots], support_y=task.support_y[:shots])
+        expected = numpy_predictions(right, some.support_x, labels[:shots], task.query_x)
+        np.testing.assert_allclose(predictions(right, some), expected, atol=1e-12)
+        errors.append(np.abs(predictions(wrong, some) - expected).max())
     assert max(errors) > 1e-2
 
 
@@ -119,21 +122,15 @@ def test_plain_numpy(float64, regression):
 def test_each_example_with_its_own_label(float64, regression):
     """eq-recurrent-state, beside the learner that reads labels late."""
     learner, task = random_learner(), one_task(regression=regression)
-    delayed = learner.adapt(task.support_x, task.support_y)(task.query_x)
+    delayed = predictions(learner, task)
     learner.delayed = False
-    labels = task.support_y.numpy() if regression else np.eye(3)[task.support_y]
+    labels = as_vectors(task.support_y)
     expected = numpy_predictions(learner, task.support_x, labels, task.query_x)
-    found = learner.adapt(task.support_x, task.support_y)(task.query_x)
-    np.testing.assert_allclose(found, expected, atol=1e-12)
-    assert np.abs(found - delayed).max() > 1e-2
+    np.testing.assert_allclose(predictions(learner, task), expected, atol=1e-12)
+    assert np.abs(predictions(learner, task) - delayed).max() > 1e-2
     with pytest.raises(ValueError, match="use delayed=True"):
-        learner.along(task.support_x[tf.newaxis], task.support_y[tf.newaxis])
-
-
-def test_delayed_is_saved(tmp_path):
-    learner = RecurrentLearner(identity(2), outputs=3, units=4, delayed=False)
-    learner.save(tmp_path / "learner.keras")
-    assert not keras.models.load_model(tmp_path / "learner.keras").delayed
+        learner.predict_sequence(task.support_x[tf.newaxis], task.support_y[tf.newaxis])
+    assert not RecurrentLearner.from_config(learner.get_config()).delayed
 
 
 def test_unadapted_is_one_step_from_the_empty_memory(float64):
@@ -141,24 +138,6 @@ def test_unadapted_is_one_step_from_the_empty_memory(float64):
     learner, task = random_learner(), one_task()
     expected = numpy_predictions(learner, np.zeros((0, 2)), np.zeros((0, 3)), task.query_x)
     np.testing.assert_allclose(learner.unadapted()(task.query_x), expected, atol=1e-12)
-
-
-@pytest.mark.parametrize("dtype", ["uint8", "int32", "int64"])
-def test_integer_labels_are_read_as_one_hot(dtype):
-    learner, task = random_learner(), one_task()
-    support_x, query_x = (tf.cast(x, tf.float32) for x in (task.support_x, task.query_x))
-    by_integers = learner.adapt(support_x, tf.cast(task.support_y, dtype))(query_x)
-    by_vectors = learner.adapt(support_x, tf.one_hot(task.support_y, 3))(query_x)
-    np.testing.assert_array_equal(by_integers, by_vectors)
-
-
-def test_a_batch_of_regressions_equals_one_task_at_a_time(float64):
-    learner, episode = random_learner(), random_episode(tasks=4, regression=True)
-    together = learner(episode.element[0])
-    assert together.shape == (4, 5, 3)
-    for task in range(4):
-        predict = learner.adapt(episode.support_x[task], episode.support_y[task])
-        np.testing.assert_allclose(together[task], predict(episode.query_x[task]), atol=1e-12)
 
 
 # ---------------------------------------------------------------- what is read, and what is not
@@ -173,12 +152,13 @@ class WithoutLabels(RecurrentLearner):
 
 @pytest.mark.parametrize("kind, reads", [(RecurrentLearner, True), (WithoutLabels, False)])
 def test_the_labels_are_read(float64, kind, reads):
-    """eq-delayed-labels: labels in other places are another task."""
+    """eq-delayed-labels: labels in other places are another task, as are pairs in another order."""
     learner, task = random_learner(kind=kind), one_task()
-    before = learner.adapt(task.support_x, task.support_y)(task.query_x)
-    after = learner.adapt(task.support_x, tf.roll(task.support_y, 1, axis=0))(task.query_x)
-    change = np.abs(after - before).max()
+    other = task._replace(support_y=tf.roll(task.support_y, 1, axis=0))
+    moved = other._replace(support_x=tf.roll(task.support_x, 1, axis=0))
+    change = np.abs(predictions(learner, other) - predictions(learner, task)).max()
     assert change > 1e-2 if reads else change == 0
+    assert np.abs(predictions(learner, moved) - predictions(learner, task)).max() > 1e-2
 
 
 def test_a_query_comes_with_the_last_label(float64):
@@ -203,25 +183,11 @@ def test_no_example_comes_with_its_own_label(float64, kind, leaks):
     learner, episode = random_learner(kind=kind), random_episode()
     x, y = episode.support_x, episode.support_y
     other = tf.concat([y[:, :-1], (y[:, -1:] + 1) % 3], axis=1)
-    change = np.abs(learner.along(x, other) - learner.along(x, y)).max(axis=(0, 2))
+    change = np.abs(learner.predict_sequence(x, other) - learner.predict_sequence(x, y)).max(
+        axis=(0, 2)
+    )
     assert change[:-1].max() == 0
     assert change[-1] > 1e-2 if leaks else change[-1] == 0
-
-
-def test_query_labels_change_the_score_only():
-    """With two classes, the other labels for all queries make right wrong and wrong right."""
-    learner, (inputs, query_y) = classifier(), next(iter(blobs()))
-    score = mlutils.evaluate(learner, [(inputs, query_y), (inputs, 1 - query_y)], tasks=32)
-    np.testing.assert_allclose(score.values[16:], 1 - score.values[:16], atol=1e-6)
-    assert 0 < score.values[:16].mean() < 1
-
-
-def test_the_order_of_the_support_set_matters(float64):
-    learner, task = random_learner(), one_task()
-    before = learner.adapt(task.support_x, task.support_y)(task.query_x)
-    support = (tf.roll(values, 1, axis=0) for values in (task.support_x, task.support_y))
-    after = learner.adapt(*support)(task.query_x)
-    assert np.abs(after - before).max() > 1e-2
 
 
 # ---------------------------------------------------------------- finite differences
@@ -234,149 +200,24 @@ class ConstantMemory(RecurrentLearner):
         return [tf.stop_gradient(state) for state in super().summarize(support, labels)]
 
 
-@pytest.mark.parametrize("regression", [False, True])
-def test_meta_gradient_equals_finite_differences(float64, regression):
+def test_meta_gradient_equals_finite_differences(float64):
     """Through eq-recurrent-prediction and all steps of eq-delayed-labels, beside a wrong one."""
-    right, wrong = (random_learner(units=3, kind=k) for k in (RecurrentLearner, ConstantMemory))
-    crossentropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    episode = random_episode(regression=regression)
-    for learner in (right, wrong):
-        learner.compile(loss="mse" if regression else crossentropy)
-    reference = finite_differences(lambda: right.meta_loss(episode), right.trainable_variables)
-    errors = [
-        relative_error(flatten(learner.meta_gradients(episode)[1]), reference)
-        for learner in (right, wrong)
-    ]
-    assert errors[0] < RELATIVE_TOLERANCE
-    assert errors[1] > 1e-2
+    kinds = RecurrentLearner, ConstantMemory
+    learners = [compiled(random_learner(3, kind), loss="mse") for kind in kinds]
+    check_meta_gradients(*learners, episode=random_episode(regression=True))
 
 
 # ---------------------------------------------------------------- training
 
 
-def blobs(shots=1, **options):
-    """Two clouds of points whose names 0 and 1 are drawn anew for each task."""
-    random = np.random.default_rng(0)
-    x = random.normal(size=(2, 40, 2)) / 2 + np.array([[[2, 0]], [[-2, 0]]])
-    y = np.repeat([0, 1], 40)
-    return mlutils.data.episodes(x.reshape(80, 2), y, 2, shots, **options)
-
-
-def classifier(units=8):
-    learner = RecurrentLearner(identity(2), outputs=2, units=units)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    learner.compile(optimizer=keras.optimizers.Adam(2e-2), loss=loss)
-    return learner
-
-
-def test_fit_learns_to_read_the_labels():
-    """The clouds' names change from task to task: who does not read them is right by halves."""
-    learner = classifier(units=16)
-    learner.fit(blobs(), steps_per_epoch=100, verbose=0)
-    new = blobs(seed=1)
-    score, controls = mlutils.evaluate(learner, new), mlutils.controls(learner, new, tasks=200)
-    assert list(controls) == ["no adaptation", "shuffled support labels"]
-    assert score.mean > 0.9
-    for control in controls.values():
-        assert control.mean < 0.6
-
-
 def test_sinusoids():
     """Targets ``(S, 1)``: a few steps of fit lower the loss, and the support set helps."""
-    learner = RecurrentLearner(identity(), outputs=1, units=16)
-    learner.compile(optimizer=keras.optimizers.Adam(1e-2), loss="mse")
+    learner = compiled(RecurrentLearner(identity(), outputs=1, units=16), loss="mse")
     batches = mlutils.data.sinusoids(shots=3)
-    before = mlutils.evaluate(learner, batches, tasks=200)
+    new = list(batches.take(8))
+    before = mlutils.evaluate(learner, new, tasks=200)
     learner.fit(batches.skip(8), steps_per_epoch=100, verbose=0)
-    after = mlutils.evaluate(learner, batches, tasks=200)
-    for worse in (before, mlutils.controls(learner, batches, tasks=200)["no adaptation"]):
+    after = mlutils.evaluate(learner, new, tasks=200)
+    for worse in (before, mlutils.controls(learner, new, tasks=200)["no adaptation"]):
         difference = mlutils.Score(worse.values - after.values)
         assert difference.mean > difference.ci95
-
-
-def test_other_shots_than_in_training():
-    """After one ``compile``; where three tasks come two at a time, the last batch is of one."""
-    learner = classifier()
-    (x, y, query_x), query_y = next(iter(blobs(shots=3, meta_batch=3)))
-    one, two, three = (((x[:, :S], y[:, :S], query_x), query_y) for S in (2, 4, 6))
-    learner.fit(*two, batch_size=2, verbose=0)
-    for inputs, _ in (one, three):
-        by_hand = [learner.adapt(*support)(query) for *support, query in zip(*inputs, strict=True)]
-        loss = float(learner.task_loss(query_y, tf.stack(by_hand)))
-        assert learner.evaluate(inputs, query_y, verbose=0) == pytest.approx(loss, rel=1e-5)
-    found = learner.predict(three[0], batch_size=2, verbose=0)
-    np.testing.assert_allclose(found, by_hand, rtol=1e-4, atol=1e-6)
-    assert mlutils.evaluate(learner, [one, three], tasks=6).tasks == 6
-    learner.fit(*three, verbose=0)
-
-
-# ---------------------------------------------------------------- wrong input
-
-
-class Subclassed(keras.Model):
-    def __init__(self):
-        super().__init__()
-        self.layer = keras.layers.Dense(3)
-
-    def call(self, x):
-        return self.layer(x)
-
-
-def built_subclassed():
-    model = Subclassed()
-    model(tf.zeros((1, 2)))
-    return model
-
-
-def of_unknown_length():
-    return keras.Sequential([keras.Input((None, 1)), keras.layers.Conv1D(2, 3)])
-
-
-@pytest.mark.parametrize(
-    "make, words",
-    [
-        (lambda: RecurrentLearner(built_subclassed(), 2), "known length"),
-        (lambda: RecurrentLearner(of_unknown_length(), 2), "known length"),
-        (lambda: RecurrentLearner(identity(), 0), "outputs must be .* 1, got 0"),
-        (lambda: RecurrentLearner(identity(), 1.5), "outputs must be .* 1, got 1.5"),
-        (lambda: RecurrentLearner(identity(), 2, 0), "units must be .* 1, got 0"),
-        (lambda: RecurrentLearner(identity(), 2, True), "units must be .* got True"),
-    ],
-)
-def test_wrong_learner_raises(make, words):
-    with pytest.raises(ValueError, match=words):
-        make()
-
-
-@pytest.mark.parametrize(
-    "support_y, words",
-    [
-        (tf.constant([0, 3]), "from 0 to 3; allowed are 0 to 2"),
-        (tf.constant([-1, 0]), "from -1 to 0; allowed are 0 to 2"),
-        (tf.zeros((2,)), r"allowed are \(S,\) integers"),
-        (tf.zeros((2, 2)), r"and \(S, 3\) floats"),
-        (tf.zeros((2, 3, 1)), r"and \(S, 3\) floats"),
-        (tf.constant([True, False]), r"allowed are \(S,\) integers"),
-        (tf.zeros((2, 1), tf.int32), r"allowed are \(S,\) integers"),
-        (tf.zeros((2, 3), tf.int32), r"allowed are \(S,\) integers"),
-    ],
-)
-def test_wrong_labels_raise(support_y, words):
-    with pytest.raises(ValueError, match=words):
-        RecurrentLearner(identity(2), 3, 4).adapt(tf.zeros((2, 2)), support_y)
-
-
-def test_labels_out_of_range_raise_in_a_graph():
-    """Not read as zeros: five-way tasks for a learner with three outputs."""
-    x, y = np.zeros((50, 2), np.float32), np.repeat(np.arange(5), 10)
-    tasks = mlutils.data.episodes(x, y, ways=5)
-    learner = RecurrentLearner(identity(2), outputs=3)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="must be 0 to 2"):
-        mlutils.evaluate(learner, tasks, tasks=16)
-
-
-def test_labels_out_of_range_raise_in_a_batch():
-    """Eagerly, where their values are known; a one-hot vector of zeros would hide them."""
-    inputs = tf.zeros((2, 2, 2)), tf.constant([[0, 1], [0, 2]]), tf.zeros((2, 1, 2))
-    with pytest.raises(ValueError, match="allowed are 0 to 1"):
-        RecurrentLearner(identity(2), 2, 4)(inputs)

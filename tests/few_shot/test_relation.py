@@ -1,7 +1,5 @@
 """Relation networks: the equation by hand, by a plain loop, and beside wrong versions."""
 
-import functools
-
 import keras
 import numpy as np
 import pytest
@@ -9,14 +7,16 @@ import tensorflow as tf
 
 import mlutils
 from mlutils import PrototypicalNetwork, RelationNetwork
-from tests.few_shot.tasks import identity, one_task, random_episode
-from tests.few_shot.test_prototypical import (
-    blobs,
-    classifier,
-    loop_prototypes,
+from tests.few_shot.tasks import (
+    check_meta_gradients,
+    compiled,
+    identity,
+    one_at_a_time,
+    orders,
+    random_episode,
     tanh_encoder,
 )
-from tests.numeric import RELATIVE_TOLERANCE, finite_differences, flatten, relative_error
+from tests.few_shot.test_prototypical import LINE, loop_prototypes
 
 
 def linear(kernel, bias=0.0, shape=None):
@@ -32,28 +32,19 @@ def tanh_relation():
     return mlutils.mlp(input_size=6, hidden=(4,), activation="tanh")
 
 
-def with_relation(encoder, hidden=16, kind=RelationNetwork):
-    return kind(encoder, mlutils.mlp(2 * encoder.output_shape[1], (hidden,)))
-
-
-def predictions(learner, task):
-    return learner.adapt(task.support_x, task.support_y)(task.query_x).numpy()
-
-
 # ---------------------------------------------------------------- values derived by hand
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int32", "int64"])
-@pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 2, 0]])
+@orders
 def test_pocket_numbers(order, dtype):
     """eq-relation on a line with the relation r(c, z) = 2 c + 3 z + 1.
 
     The support set is 0 and 2 of class 0, 10 of class 1: c_0 = 1 and c_1 = 10.
     Query 4: 2 + 12 + 1 = 15 and 20 + 12 + 1 = 33.  Query -7: 2 - 21 + 1 = -18 and 20 - 20 = 0.
     """
-    support_x = tf.gather([[0.0], [2.0], [10.0]], order)
-    support_y = tf.cast(tf.gather([0, 0, 1], order), dtype)
-    predict = RelationNetwork(identity(), linear([2, 3], 1)).adapt(support_x, support_y)
+    support_x, support_y = (tf.gather(values, order) for values in LINE)
+    learner = RelationNetwork(identity(), linear([2, 3], 1))
+    predict = learner.adapt(support_x, tf.cast(support_y, dtype))
     np.testing.assert_array_equal(predict(tf.constant([[4.0], [-7.0]])), [[15, 33], [-18, 0]])
 
 
@@ -83,7 +74,7 @@ def test_a_distance_is_one_relation_of_many():
     relation = mlutils.mlp(2, (2,))
     kernel = np.array([[1.0, -1.0], [-1.0, 1.0]])
     relation.set_weights([kernel, np.zeros(2), np.array([[-1.0], [-1.0]]), np.zeros(1)])
-    predict = RelationNetwork(identity(), relation).adapt([[0.0], [2.0], [10.0]], [0, 0, 1])
+    predict = RelationNetwork(identity(), relation).adapt(*LINE)
     np.testing.assert_array_equal(predict(tf.constant([[4.0], [7.0]])), [[-3, -6], [-6, -3]])
 
 
@@ -118,10 +109,8 @@ def loop_scores(learner, support_x, labels, query_x, ways=3):
 def test_plain_loop(float64, kind, right):
     """eq-relation: a batch of tasks with one to several shots per class."""
     learner, (inputs, _) = kind(tanh_encoder(), tanh_relation()), random_episode().element
-    found = learner(inputs)
-    assert found.shape == (3, 5, 3)
     expected = [loop_scores(learner, *task) for task in zip(*inputs, strict=True)]
-    error = np.abs(found - expected).max()
+    error = np.abs(learner(inputs) - expected).max()
     assert error < 1e-12 if right else error > 1e-2
 
 
@@ -142,42 +131,10 @@ def test_plain_loop_with_feature_maps(float64, kind, right):
 # ---------------------------------------------------------------- what the equation implies
 
 
-@pytest.mark.parametrize("distance", [False, True])
-def test_the_order_of_the_pair_matters(float64, distance):
-    """eq-relation: a class's mean and a query may not change places, unlike in a distance."""
-    encoder = tanh_encoder()
-    learner = PrototypicalNetwork(encoder) if distance else with_relation(encoder)
-    one, other = tf.constant([[[0.3, -1.0, 0.5]]]), tf.constant([[[1.0, 0.2, -0.4]]])
-    change = np.abs(learner.answer(one, other) - learner.answer(other, one)).item()
-    assert change == 0 if distance else change > 1e-2
-
-
-def test_the_order_of_the_support_set_does_not_matter(float64):
-    """eq-relation sees means.  Negative control: moving the inputs without their labels."""
-    learner, task = RelationNetwork(tanh_encoder(), tanh_relation()), one_task()
-    order = np.random.default_rng(1).permutation(8)
-    moved = task._replace(support_x=tf.gather(task.support_x, order))
-    both_moved = moved._replace(support_y=tf.gather(task.support_y, order))
-    before = predictions(learner, task)
-    np.testing.assert_allclose(predictions(learner, both_moved), before)
-    assert np.abs(predictions(learner, moved) - before).max() > 1e-2
-
-
-def test_renaming_the_classes_renames_the_logits(float64):
-    """eq-relation."""
-    learner, task = RelationNetwork(tanh_encoder(), tanh_relation()), one_task()
-    names = [2, 0, 1]  # class 0 is now called 2
-    before = predictions(learner, task)
-    after = predictions(learner, task._replace(support_y=tf.gather(names, task.support_y)))
-    np.testing.assert_allclose(after[:, names], before, atol=1e-12)
-    assert np.abs(after - before).max() > 1e-2
-
-
 def test_dropout_of_the_relation_network_is_inert():
     """In fit, whose loss is that of ``meta_loss``, and when asked for."""
     relation = keras.Sequential([keras.Input((4,)), keras.layers.Dropout(0.9), linear([1] * 4)])
-    kind = functools.partial(RelationNetwork, relation=relation)
-    learner = classifier(identity(2), keras.optimizers.SGD(0.0), kind)
+    learner = compiled(RelationNetwork(identity(2), relation), rate=0.0)
     element = random_episode().element
     np.testing.assert_array_equal(learner(element[0], training=True), learner(element[0]))
     loss = learner.fit(tf.data.Dataset.from_tensors(element), verbose=0).history["loss"][0]
@@ -189,11 +146,10 @@ def test_a_relation_network_that_normalises_sees_one_task_at_a_time(float64):
     layers = [keras.layers.Dense(4), mlutils.BatchNorm(), keras.layers.Dense(1)]
     relation = keras.Sequential([keras.Input((4,)), *layers])
     learner, (inputs, _) = RelationNetwork(identity(2), relation), random_episode().element
-    expected = [learner.adapt(x, y)(query_x) for x, y, query_x in zip(*inputs, strict=True)]
-    np.testing.assert_allclose(learner(inputs), expected, atol=1e-12)
+    np.testing.assert_allclose(learner(inputs), one_at_a_time(learner, inputs), atol=1e-12)
 
 
-# ---------------------------------------------------------------- finite differences
+# ---------------------------------------------------------------- gradients, training
 
 
 class ConstantMeans(RelationNetwork):
@@ -205,22 +161,10 @@ class ConstantMeans(RelationNetwork):
 
 def test_meta_gradient_equals_finite_differences(float64):
     """Through eq-relation, of both networks' weights, beside wrong versions."""
-    encoder, relation, episode = tanh_encoder(), tanh_relation(), random_episode()
-    right, *wrong = (
-        classifier(encoder, kind=functools.partial(kind, relation=relation))
-        for kind in (RelationNetwork, ConstantMeans, QueryFirst, SumOfClass)
-    )
-    variables = right.trainable_variables
-    assert len(variables) == 8
-    reference, errors = finite_differences(lambda: right.meta_loss(episode), variables), []
-    for learner in (right, *wrong):
-        _, gradients = learner.meta_gradients(episode)
-        errors.append(relative_error(flatten(gradients), reference))
-    assert errors[0] < RELATIVE_TOLERANCE
-    assert min(errors[1:]) > 1e-2
-
-
-# ---------------------------------------------------------------- training
+    networks, kinds = (tanh_encoder(), tanh_relation()), [ConstantMeans, QueryFirst, SumOfClass]
+    right, *wrong = (compiled(kind(*networks)) for kind in (RelationNetwork, *kinds))
+    assert len(right.trainable_variables) == 8
+    check_meta_gradients(right, *wrong, episode=random_episode())
 
 
 def quarter_turns(tasks, seed=0):
@@ -242,63 +186,11 @@ def test_fit_learns_a_relation_that_is_no_distance():
     the place of c that is d(Tc, -c) < d(-Tc, -c), d(-c, -Tc) < d(c, -Tc), d(-Tc, c) < d(Tc, c): a
     circle of four, one of which is false.  On average no encoder is right on more than 3/4.
     """
-    new = [quarter_turns(600, seed=1)]
+    encoders = [mlutils.mlp(2, (16,), 4) for _ in range(2)]
+    relating = RelationNetwork(encoders[0], mlutils.mlp(8, (16,)))
     scores = []
-    for kind in (with_relation, PrototypicalNetwork):
-        learner = classifier(mlutils.mlp(2, (16,), 4), keras.optimizers.Adam(1e-2), kind)
-        learner.fit(*quarter_turns(3200), batch_size=32, epochs=3, verbose=0)
-        scores.append(mlutils.evaluate(learner, new))
+    for learner in (relating, PrototypicalNetwork(encoders[1])):
+        compiled(learner, rate=2e-2).fit(*quarter_turns(3200), batch_size=32, epochs=1, verbose=0)
+        scores.append(mlutils.evaluate(learner, [quarter_turns(600, seed=1)]))
     assert scores[0].mean > 0.9
     assert scores[1].mean < 0.75 + scores[1].ci95
-
-
-def test_fit_learns_which_inputs_matter():
-    """On new classes, with its 95 % interval."""
-    learner = classifier(mlutils.mlp(8, (16,), 2), keras.optimizers.Adam(1e-2), with_relation)
-    new = blobs(seed=1)
-    before = mlutils.evaluate(learner, new)
-    learner.fit(blobs(), steps_per_epoch=100, verbose=0)
-    difference = mlutils.Score(mlutils.evaluate(learner, new).values - before.values)
-    assert difference.mean > 0.1 + difference.ci95
-
-
-# ---------------------------------------------------------------- wrong input
-
-
-def pairs_of(size, *layers, outputs=1):
-    return keras.Sequential([keras.Input((size,)), *layers, keras.layers.Dense(outputs)])
-
-
-@pytest.mark.parametrize(
-    "relation, error, words",
-    [
-        (lambda: "mlp", TypeError, "relation must be a keras.Model, got str"),
-        (lambda: keras.layers.Dense(1), TypeError, "relation must be a keras.Model, got Dense"),
-        (lambda: keras.Sequential([keras.layers.Dense(1)]), ValueError, "relation .* no weights"),
-        (lambda: pairs_of(2), ValueError, r"\(None, 2\) to .* it must map \(None, 4\)"),
-        (lambda: pairs_of(6), ValueError, r"\(None, 6\) to .* it must map \(None, 4\)"),
-        (lambda: linear([1] * 8, shape=(2, 4)), ValueError, r"it must map \(None, 4\)"),
-        (lambda: pairs_of(4, outputs=2), ValueError, r"\(None, 2\); .* to \(None, 1\)"),
-        (
-            lambda: pairs_of(4, keras.layers.BatchNormalization()),
-            ValueError,
-            "The relation holds .* mlutils.BatchNorm",
-        ),
-    ],
-)
-def test_wrong_relation_network_raises(relation, error, words):
-    with pytest.raises(error, match=words):
-        RelationNetwork(identity(2), relation())
-
-
-def test_feature_maps_need_a_relation_network_for_feature_maps():
-    """Not for the flattened pairs, (None, 8)."""
-    encoder = keras.Sequential([keras.Input((1, 2, 2)), keras.layers.Identity()])
-    with pytest.raises(ValueError, match=r"it must map \(None, 1, 2, 4\)"):
-        RelationNetwork(encoder, pairs_of(8))
-
-
-def test_an_encoder_of_unknown_length_raises():
-    encoder = keras.Sequential([keras.Input((None, 1)), keras.layers.Conv1D(2, 3)])
-    with pytest.raises(ValueError, match="known length"):
-        RelationNetwork(encoder, pairs_of(4))

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import mlutils
-from mlutils import iMAML
+from mlutils import MAML, iMAML
 from mlutils.maml.imaml import conjugate_gradients
-from tests.maml.test_maml import random_episode
-from tests.maml.test_variants import (
+from tests.maml.tasks import (
+    adapted,
     classifier,
-    cross_entropy,
-    gradient_error,
+    dense_model,
     linear_model,
+    random_episode,
     regression_episode,
+    scalar_learner,
 )
 from tests.numeric import RELATIVE_TOLERANCE, finite_differences, flatten, relative_error
 
@@ -22,9 +22,7 @@ from tests.numeric import RELATIVE_TOLERANCE, finite_differences, flatten, relat
 
 def scalar_solver(**options):
     """L = 3 theta^2 / 2 on the support set, at theta = 2, with strength 1."""
-    model = linear_model(1)
-    model.set_weights([np.array([[2.0]])])
-    learner = iMAML(model, inner_lr=0.2, strength=1.0, **options)
+    learner = scalar_learner(2.0, iMAML, inner_lr=0.2, strength=1.0, **options)
     learner.compile(loss=lambda y, p: 3.0 * tf.reduce_mean(tf.square(p - y)) / 2)
     return learner
 
@@ -39,11 +37,7 @@ def test_inner_steps_by_hand(steps, weight):
         (scalar_solver(inner_steps=steps), None),
         (scalar_solver(inner_steps=7), steps),
     ]:
-        predict = learner.adapt(tf.ones((1, 1)), tf.zeros((1, 1)), steps=given)
-        assert predict(tf.ones((1, 1))).numpy().item() == pytest.approx(weight, rel=1e-6)
-        one = tf.ones((1, 1, 1))
-        together = learner((one, tf.zeros((1, 1, 1)), one), steps=given)
-        assert together.numpy().item() == pytest.approx(weight, rel=1e-6)
+        assert adapted(learner, given) == pytest.approx(weight, rel=1e-6)
 
 
 def closed_form(learner, episode):
@@ -118,25 +112,15 @@ def solve(matrix, vector, steps):
 
 
 def test_conjugate_gradients_solve_n_equations_in_n_steps():
-    """The linear system of eq-imaml-gradient; one step fewer is not enough."""
+    """The linear system of eq-imaml-gradient; one step fewer is not enough, more change nothing."""
     matrix, vector, solution = system()
     assert relative_error(solve(matrix, vector, 6), solution) < 1e-9
     assert relative_error(solve(matrix, vector, 5), solution) > 1e-4
-
-
-def test_conjugate_gradients_stay_where_they_are_once_there():
-    matrix, vector, solution = system()
-    assert relative_error(solve(matrix, vector, 200), solution) < 1e-12
+    assert relative_error(solve(matrix, vector, 99), solution) < 1e-12
     np.testing.assert_array_equal(solve(matrix, 0 * vector, 3), 0)
-    np.testing.assert_array_equal(solve(np.eye(6), vector, 1), vector)
-    np.testing.assert_array_equal(solve(np.eye(6), vector, 9), vector)
 
 
 # ---------------------------------------------------------------- finite differences
-
-
-def small_model():
-    return mlutils.mlp(input_size=2, hidden=(1,), outputs=3, activation="tanh")
 
 
 def converged(model, **options):
@@ -149,7 +133,7 @@ def test_the_implicit_gradient_equals_finite_differences(float64):
 
     Negative controls: one step of the solver, and the query gradient without the inverse.
     """
-    model = small_model()
+    model = dense_model(hidden=1)
     learner, episode = converged(model), random_episode(model, tasks=1)
     reference = finite_differences(lambda: learner.meta_loss(episode), learner.trainable_variables)
     right, short = (
@@ -165,25 +149,20 @@ def test_the_implicit_gradient_equals_finite_differences(float64):
     assert relative_error(flatten(tape.gradient(loss, phi)), reference) > 1e-2
 
 
-def test_a_frozen_layer_is_neither_adapted_nor_trained(float64):
-    """eq-imaml-gradient by the other 6 weights."""
-    model = small_model()
-    model.layers[0].trainable = False
-    learner = converged(model, inner_steps=50, cg_steps=6)
-    assert len(learner.trainable_variables) == 2
-    assert gradient_error(learner, random_episode(model, tasks=1)) < RELATIVE_TOLERANCE
+def accumulators(kind, **options):
+    """How many lists of a loop's values the graph of a meta-gradient keeps for the way back."""
+    model = dense_model(hidden=1)
+    learner = classifier(model, kind, inner_steps=9, **options)
+    episode = random_episode(model, dtype="float32")
+    function = tf.function(lambda: learner.meta_gradients(episode)).get_concrete_function()
+    graph = function.graph.as_graph_def()
+    nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
+    return sum(node.op == "TensorListPushBack" for node in nodes)
 
 
 def test_memory_does_not_grow_with_the_inner_steps():
-    """eq-imaml-gradient needs only where the path ends: the graph is the same for any length."""
-    model = small_model()
-    episode = random_episode(model, tasks=2)
-    episode = [tf.cast(v, tf.int32 if v.dtype.is_integer else tf.float32) for v in episode]
+    """eq-imaml-gradient needs only where the path ends: none of its steps is kept.
 
-    def operations(steps):
-        learner = iMAML(model, inner_steps=steps, cg_steps=1)
-        learner.compile(loss=cross_entropy())
-        function = tf.function(lambda: learner.meta_gradients(mlutils.Episode(*episode)))
-        return len(function.get_concrete_function().graph.as_graph_def(add_shapes=False).node)
-
-    assert operations(2) == operations(50)
+    Negative control: MAML keeps what it goes back through.
+    """
+    assert accumulators(iMAML, cg_steps=1) == 0 < accumulators(MAML)

@@ -9,9 +9,7 @@ import tensorflow as tf
 
 import mlutils
 from mlutils.zero_shot import DeViSE, HingeRankLoss
-from tests.few_shot.tasks import identity
-from tests.few_shot.test_prototypical import tanh_encoder
-from tests.numeric import RELATIVE_TOLERANCE, finite_differences, flatten, relative_error
+from tests.few_shot.tasks import check_meta_gradients, identity, tanh_encoder
 from tests.zero_shot.tasks import EVEN, ODD, built, drawings, pixels, unseen_accuracy
 
 
@@ -64,7 +62,7 @@ LOSSES = [(HingeRankLoss, True), (OwnToo, False), (NoMargin, False), (WorstOther
 
 
 @pytest.mark.parametrize("kind, right", LOSSES)
-@pytest.mark.parametrize("dtype", ["uint8", "int32", "int64"])
+@pytest.mark.parametrize("dtype", ["uint8", "int64"])
 def test_hinge_rank_by_hand(kind, right, dtype):
     """eq-hinge-rank, margin .1: the true class at .5 and others at .45, .2 and .7.
 
@@ -154,10 +152,8 @@ def test_the_length_of_a_signature_does_not_matter(float64, kind, right):
 
 def test_there_is_no_bias():
     """eq-compatibility is bilinear: an embedding of zeros scores 0 with every class."""
-    learner = built(DeViSE)
-    np.testing.assert_array_equal(
-        learner.adapt(ODD)(np.zeros((1, 4), np.float32)), np.zeros((1, 8))
-    )
+    learner, nothing = built(DeViSE), np.zeros((1, 4), np.float32)
+    np.testing.assert_array_equal(learner.adapt(ODD)(nothing), np.zeros((1, 8)))
     assert [v.shape for v in learner.trainable_variables] == [(4, 4)]
 
 
@@ -171,64 +167,32 @@ class ConstantEmbedding(DeViSE):
         return super().answer(summary, tf.stop_gradient(queries))
 
 
-@pytest.mark.parametrize(
-    "kind, loss, right",
-    [
-        (DeViSE, HingeRankLoss, True),
-        (AnyLength, HingeRankLoss, False),
-        (ConstantEmbedding, HingeRankLoss, False),
-        (DeViSE, NoMargin, False),
-        (DeViSE, WorstOther, False),
-    ],
-)
-def test_meta_gradient_equals_finite_differences(float64, kind, loss, right):
+def test_meta_gradient_equals_finite_differences(float64):
     """Through eq-hinge-rank and eq-compatibility, by every weight; no score is at a kink here."""
-    learner, element = DeViSE(tanh_encoder(), 3), described_tasks()
-    learner.compile("sgd", HingeRankLoss(margin=0.4))
-    variables = learner.trainable_variables
-    assert len(variables) == 5
-    reference = finite_differences(lambda: learner.meta_loss(element), variables)
-    other = kind(learner.encoder, 3)
-    other.project = learner.project
-    other.compile("sgd", loss(margin=0.4))
-    with tf.GradientTape() as tape:
-        value = other.meta_loss(element)
-    gradients = tape.gradient(value, [v.value for v in variables], unconnected_gradients="zero")
-    error = relative_error(flatten(gradients), reference)
-    assert error < RELATIVE_TOLERANCE if right else error > 1e-2
+    learners, encoder = [], tanh_encoder()
+    for kind, loss in (
+        (DeViSE, HingeRankLoss),
+        (AnyLength, HingeRankLoss),
+        (ConstantEmbedding, HingeRankLoss),
+        (DeViSE, NoMargin),
+        (DeViSE, WorstOther),
+    ):
+        learners.append(kind(encoder, 3))
+        learners[-1].project.set_weights(learners[0].project.get_weights())
+        learners[-1].compile("sgd", loss(margin=0.4))
+    check_meta_gradients(*learners, episode=described_tasks())
 
 
 # ---------------------------------------------------------------- training, saving
 
 
-def examples():
-    data = drawings(EVEN, seed=0)
-    return (data.x / 255).astype(np.float32), data.y, data.signatures
-
-
-def recognises(learner):
-    """Whether unseen classes are told apart: four of them, so that chance is 1/4."""
-    return unseen_accuracy(learner).mean > 0.8
-
-
-@pytest.mark.parametrize("shuffled", [False, True])
-def test_fit_on_examples_of_seen_classes(shuffled):
-    """eq-hinge-rank: unseen classes are recognised, unless training drew its labels by lot."""
-    learner, (x, y, signatures) = built(DeViSE, pixels()), examples()
-    assert not recognises(learner)
-    if shuffled:
-        y = np.random.default_rng(0).permutation(y)
-    learner.fit(x, y, signatures, epochs=12, verbose=0)
-    assert recognises(learner) != shuffled
-
-
 def test_fit_on_episodes():
     """Keras's ``fit``, by steps: the loss of eq-hinge-rank falls, unseen classes are recognised."""
     learner, tasks = built(DeViSE, pixels()), drawings(EVEN, seed=0).episodes(4)
-    assert not recognises(learner)
-    losses = learner.fit(tasks, epochs=2, steps_per_epoch=40, verbose=0).history["loss"]
+    assert unseen_accuracy(learner).mean < 0.8
+    losses = learner.fit(tasks, epochs=2, steps_per_epoch=30, verbose=0).history["loss"]
     assert losses[1] < losses[0]
-    assert recognises(learner)
+    assert unseen_accuracy(learner).mean > 0.8
 
 
 @pytest.mark.parametrize("frozen", [True, False])
@@ -250,20 +214,6 @@ def test_saved_and_loaded_with_its_loss(tmp_path):
     loss = keras.models.load_model(tmp_path / "learner.keras").loss
     assert (type(loss), loss.margin) == (HingeRankLoss, 0.7)
     assert HingeRankLoss().margin == 0.1
-
-
-# ---------------------------------------------------------------- wrong input
-
-
-@pytest.mark.parametrize("margin", [0, -1.0, math.nan, math.inf, "1", True, None])
-def test_a_wrong_margin_raises(margin):
-    with pytest.raises(ValueError, match="margin must be a finite positive number, got"):
-        HingeRankLoss(margin=margin)
-
-
-def test_fit_before_compile_raises():
-    with pytest.raises(ValueError, match="compile"):
-        DeViSE(identity(4), 4).fit(EVEN, np.arange(8), EVEN)
 
 
 def test_labels_that_do_not_fit_the_scores_raise():

@@ -1,7 +1,5 @@
 """Prototypes from descriptions: by hand, by a plain loop, by finite differences."""
 
-import math
-
 import keras
 import numpy as np
 import pytest
@@ -9,11 +7,15 @@ import tensorflow as tf
 
 import mlutils
 from mlutils.zero_shot import DescribedPrototypes
-from tests.few_shot.tasks import identity
-from tests.few_shot.test_prototypical import loop_logits, tanh_encoder
-from tests.numeric import RELATIVE_TOLERANCE, finite_differences, flatten, relative_error
-from tests.zero_shot.tasks import EVEN, built, drawings, pixels, random_tasks
-from tests.zero_shot.test_devise import examples, recognises
+from tests.few_shot.tasks import (
+    check_meta_gradients,
+    compiled,
+    identity,
+    one_at_a_time,
+    tanh_encoder,
+)
+from tests.few_shot.test_prototypical import loop_logits
+from tests.zero_shot.tasks import EVEN, random_tasks
 
 
 def line(slope, offset):
@@ -21,12 +23,6 @@ def line(slope, offset):
     describer = mlutils.mlp(1, ())
     describer.set_weights([np.array([[slope]]), np.array([offset])])
     return describer
-
-
-def compiled(kind, encoder, describer):
-    learner = kind(encoder, describer)
-    learner.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    return learner
 
 
 def element(seed=0):
@@ -120,7 +116,7 @@ def test_a_describer_that_normalises_sees_one_task_at_a_time(float64, monkeypatc
     layers = [keras.layers.Dense(4), mlutils.BatchNorm(), keras.layers.Dense(4)]
     describer = keras.Sequential([keras.Input((4,)), *layers])
     learner, inputs = DescribedPrototypes(identity(4), describer), random_tasks()
-    expected = [learner.adapt(a, y)(x) for a, y, x in zip(*inputs, strict=True)]
+    expected = one_at_a_time(learner, inputs)
     if together:
         monkeypatch.setattr("mlutils.zero_shot.prototypes.embed", embedded_together)
     difference = np.abs(learner(inputs) - np.array(expected)).max()
@@ -130,130 +126,21 @@ def test_a_describer_that_normalises_sees_one_task_at_a_time(float64, monkeypatc
 # ---------------------------------------------------------------- gradients
 
 
-@pytest.mark.parametrize(
-    "kind, right",
-    [
-        (DescribedPrototypes, True),
-        (ConstantPrototypes, False),
-        (SameNetwork, False),
-        (Unsquared, False),
-    ],
-)
-def test_meta_gradient_equals_finite_differences(float64, kind, right):
+def test_meta_gradient_equals_finite_differences(float64):
     """Through eq-prototype-logits and eq-described-prototype, of both networks' weights."""
-    encoder, describer, task = tanh_encoder(), tanh_encoder(), element()
-    learner = compiled(DescribedPrototypes, encoder, describer)
-    assert len(learner.trainable_variables) == 8
-    reference = finite_differences(lambda: learner.meta_loss(task), learner.trainable_variables)
-    _, gradients = compiled(kind, encoder, describer).meta_gradients(task)
-    error = relative_error(flatten(gradients), reference)
-    assert error < RELATIVE_TOLERANCE if right else error > 1e-2
+    networks, wrong = (tanh_encoder(), tanh_encoder()), (ConstantPrototypes, SameNetwork, Unsquared)
+    learners = [compiled(kind(*networks)) for kind in (DescribedPrototypes, *wrong)]
+    assert len(learners[0].trainable_variables) == 8
+    check_meta_gradients(*learners, episode=element())
 
 
 # ---------------------------------------------------------------- training
-
-
-@pytest.mark.parametrize("shuffled", [False, True])
-def test_fit_on_examples_of_seen_classes(shuffled):
-    """eq-described-prototype: unseen classes are recognised, unless labels were drawn by lot."""
-    learner, (x, y, signatures) = built(DescribedPrototypes, pixels()), examples()
-    assert not recognises(learner)
-    if shuffled:
-        y = np.random.default_rng(0).permutation(y)
-    learner.fit(x, y, signatures, epochs=12, verbose=0)
-    assert recognises(learner) != shuffled
-
-
-def test_fit_on_episodes():
-    """Keras's ``fit``, by steps, with a metric and validation on unseen classes."""
-    learner, tasks = built(DescribedPrototypes, pixels()), drawings(EVEN, seed=0).episodes(4)
-    learner.compile(learner.optimizer, learner.loss, metrics=["accuracy"])
-    assert not recognises(learner)
-    options = dict(validation_data=tasks, validation_steps=2, verbose=0)
-    history = learner.fit(tasks, epochs=2, steps_per_epoch=40, **options).history
-    assert history["loss"][1] < history["loss"][0]
-    assert history["val_accuracy"][1] > 0.9
-    assert recognises(learner)
 
 
 def test_both_networks_are_trained():
     """In place: the networks that were passed."""
     networks = mlutils.mlp(4, (), 3), mlutils.mlp(4, (), 3)
     before = [network.get_weights()[0] for network in networks]
-    compiled(DescribedPrototypes, *networks).fit(EVEN, np.arange(8), EVEN, verbose=0)
+    compiled(DescribedPrototypes(*networks)).fit(EVEN, np.arange(8), EVEN, verbose=0)
     for network, weights in zip(networks, before, strict=True):
         assert np.abs(network.get_weights()[0] - weights).max() > 1e-4
-
-
-# ---------------------------------------------------------------- wrong input
-
-
-def describer_of(*layers, shape=(4,)):
-    return keras.Sequential([keras.Input(shape), *layers])
-
-
-class Subclassed(keras.Model):
-    """A network that knows neither the shape of its inputs nor that of its outputs."""
-
-    def __init__(self):
-        super().__init__()
-        self.built = True
-
-
-@pytest.mark.parametrize(
-    "describer, error, words",
-    [
-        (lambda: "mlp", TypeError, "describer must be a keras.Model, got str"),
-        (lambda: keras.layers.Dense(2), TypeError, "describer must be a keras.Model, got Dense"),
-        (lambda: keras.Sequential([keras.layers.Dense(2)]), ValueError, "describer .* no weights"),
-        (lambda: Subclassed(), ValueError, r"must map signatures .* it maps None to None"),
-        (
-            lambda: describer_of(keras.layers.Dense(2), shape=(3, 4)),
-            ValueError,
-            r"must map signatures \(batch, attributes\) .* it maps \(None, 3, 4\) to",
-        ),
-        (
-            lambda: describer_of(keras.layers.Identity(), shape=(None,)),
-            ValueError,
-            r"must map signatures \(batch, attributes\) .* it maps \(None, None\) to",
-        ),
-        (
-            lambda: describer_of(keras.layers.Dense(3)),
-            ValueError,
-            r"to \(None, 3\); with this encoder it must be \(batch, 2\)",
-        ),
-        (
-            lambda: describer_of(keras.layers.Dense(2), keras.layers.Reshape((1, 2))),
-            ValueError,
-            r"to \(None, 1, 2\); with this encoder it must be \(batch, 2\)",
-        ),
-        (
-            lambda: describer_of(keras.layers.Dense(2), keras.layers.BatchNormalization()),
-            ValueError,
-            "The describer holds .* mlutils.BatchNorm",
-        ),
-    ],
-)
-def test_a_describer_that_does_not_fit_raises(describer, error, words):
-    """To the encoder, whose embeddings have length 2."""
-    with pytest.raises(error, match=words):
-        DescribedPrototypes(identity(2), describer())
-
-
-def test_a_frozen_batch_normalization_is_let_in():
-    norm = keras.layers.BatchNormalization(trainable=False)
-    learner = DescribedPrototypes(identity(2), describer_of(keras.layers.Dense(2), norm))
-    assert learner.attributes == 4
-
-
-@pytest.mark.parametrize("scale", [0, -1.0, math.nan, math.inf, "1", True, None])
-def test_a_wrong_scale_raises(scale):
-    with pytest.raises(ValueError, match="scale must be a finite positive number, got"):
-        built(DescribedPrototypes, scale=scale)
-
-
-def test_a_describer_of_two_outputs_raises():
-    x = keras.Input((4,))
-    two = keras.Model(x, [keras.layers.Dense(2)(x), keras.layers.Dense(2)(x)])
-    with pytest.raises(ValueError, match="describer must map signatures"):
-        DescribedPrototypes(identity(2), two)

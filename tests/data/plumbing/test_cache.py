@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
-from mlutils.data.cache import cache_folder, cached_arrays
+from mlutils.data.plumbing.cache import cache_folder, cached_arrays
 
 ARRAYS = {"pictures": np.arange(12).reshape(3, 4), "names": np.array([1, 2, 3], np.int32)}
 
@@ -37,32 +37,36 @@ def assert_right(arrays):
         assert arrays[key].dtype == value.dtype
 
 
+def assert_made_once():
+    make = Maker()
+    assert_right(get(make))
+    assert_right(get(make))
+    assert make.calls == 1
+
+
 @pytest.fixture
 def path(tmp_path, monkeypatch):
     """The cache file's path, in an empty folder; no warning may come, unless it is expected."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    (tmp_path / "mlutils").mkdir()
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         yield tmp_path / "mlutils" / "made.npz"
 
 
-def saved(**arrays):
+def saved(save=np.savez, *args, **arrays):
     file = io.BytesIO()
-    np.savez(file, **arrays)
+    save(file, *args, **arrays)
     return file.getvalue()
 
 
-def single_array():
-    file = io.BytesIO()
-    np.save(file, ARRAYS["pictures"])
-    return file.getvalue()
+RIGHT = saved(**ARRAYS)
+MIDDLE, CENTRAL = RIGHT.index(ARRAYS["pictures"].tobytes()), RIGHT.index(b"PK\x01\x02")
 
 
 def changed(where, value):
     """The right file with one byte changed."""
-    file = bytearray(saved(**ARRAYS))
-    file[where] = value
-    return bytes(file)
+    return RIGHT[:where] + bytes([value]) + RIGHT[where + 1 :]
 
 
 def test_the_folder_is_kerass(monkeypatch, tmp_path):
@@ -76,55 +80,34 @@ def test_the_folder_is_kerass(monkeypatch, tmp_path):
 
 
 def test_made_once_then_read(path):
-    make = Maker()
-    assert_right(get(make))
-    assert_right(get(make))
-    assert make.calls == 1
+    path.parent.rmdir()
+    assert_made_once()
     assert [p.name for p in path.parent.iterdir()] == ["made.npz"]
-    cached_arrays("other.npz", make, fits)
-    assert make.calls == 2
-
-
-RIGHT = saved(**ARRAYS)
-MIDDLE = RIGHT.index(ARRAYS["pictures"].tobytes())
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        pytest.param(b"", id="empty"),
-        pytest.param(b"no archive at all", id="garbage"),
-        pytest.param(bytes(range(256)) * 10, id="binary garbage"),
-        pytest.param(b"PK\x03\x04" + bytes(200), id="garbage that begins like an archive"),
-        pytest.param(RIGHT[:10], id="first bytes only"),
-        pytest.param(RIGHT[: len(RIGHT) // 2], id="half"),
-        pytest.param(RIGHT[:-1], id="last byte missing"),
-        pytest.param(changed(MIDDLE, 77), id="a number changed"),
-        pytest.param(saved(pictures=np.zeros((3, 5)), names=np.zeros(3)), id="wrong shape"),
-        pytest.param(saved(names=np.zeros(3)), id="an array missing"),
-        pytest.param(saved(pictures=np.array([None]), names=np.zeros(3)), id="pickled objects"),
-        pytest.param(
-            single_array(),
-            id="one array, not an archive",
-        ),
-        pytest.param(
-            saved(pictures=np.zeros((3, 4)), names=np.int32(3)),
-            id="a number where fits takes a length",
-        ),
-        pytest.param(
-            changed(RIGHT.index(b"PK\x01\x02") + 6, 97),
-            id="an archive of another version",
-        ),
-    ],
-)
-def test_a_damaged_file_is_made_anew_and_replaced(path, content):
-    path.parent.mkdir()
-    path.write_bytes(content)
     make = Maker()
-    assert_right(get(make))
+    cached_arrays("other.npz", make, fits)
     assert make.calls == 1
-    assert_right(get(make))
-    assert make.calls == 1
+
+
+DAMAGED = {
+    "empty": b"",
+    "garbage": b"no archive at all",
+    "garbage that begins like an archive": b"PK\x03\x04" + bytes(200),
+    "half": RIGHT[: len(RIGHT) // 2],
+    "last byte missing": RIGHT[:-1],
+    "a number changed": changed(MIDDLE, 77),
+    "an archive of another version": changed(CENTRAL + 6, 97),
+    "wrong shape": saved(pictures=np.zeros((3, 5)), names=np.zeros(3)),
+    "an array missing": saved(names=np.zeros(3)),
+    "pickled objects": saved(pictures=np.array([None]), names=np.zeros(3)),
+    "one array, not an archive": saved(np.save, ARRAYS["pictures"]),
+    "a number where fits takes a length": saved(pictures=np.zeros((3, 4)), names=np.int32(3)),
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_file_is_made_anew_and_replaced(path, content):
+    path.write_bytes(content)
+    assert_made_once()
     assert [p.name for p in path.parent.iterdir()] == ["made.npz"]
 
 
@@ -139,26 +122,20 @@ def cut_off(error):
     return savez
 
 
-@pytest.mark.parametrize("earlier", [None, b"an earlier file"])
-def test_a_make_that_raises_leaves_things_as_they_were(path, earlier):
-    def make():
-        raise ZeroDivisionError
-
-    if earlier:
-        path.parent.mkdir()
-        path.write_bytes(earlier)
-    with pytest.raises(ZeroDivisionError):
-        get(make)
-    assert [p.read_bytes() for p in path.parent.glob("*")] == ([earlier] if earlier else [])
+def stops(error):
+    raise error
 
 
 @pytest.mark.parametrize("earlier", [None, b"an earlier file"])
 @pytest.mark.parametrize("error", [MemoryError("full"), KeyboardInterrupt(), OSError("disk full")])
-def test_a_write_that_is_cut_off_leaves_things_as_they_were(path, monkeypatch, earlier, error):
+def test_a_make_or_write_that_is_cut_off_leaves_things_as_they_were(
+    path, monkeypatch, earlier, error
+):
     """Only a full disk is nothing that should end the program: the arrays are there."""
     if earlier:
-        path.parent.mkdir()
         path.write_bytes(earlier)
+    with pytest.raises(type(error)):
+        get(lambda: stops(error))
     with monkeypatch.context() as patched:
         patched.setattr(np, "savez", cut_off(error))
         if isinstance(error, OSError):
@@ -168,14 +145,10 @@ def test_a_write_that_is_cut_off_leaves_things_as_they_were(path, monkeypatch, e
             with pytest.raises(type(error)):
                 get(Maker())
     assert [p.read_bytes() for p in path.parent.iterdir()] == ([earlier] if earlier else [])
-    make = Maker()
-    assert_right(get(make))
-    assert_right(get(make))
-    assert make.calls == 1
+    assert_made_once()
 
 
 def test_the_earlier_file_stays_until_the_new_one_is_whole(path, monkeypatch):
-    path.parent.mkdir()
     path.write_bytes(b"an earlier file")
     savez = np.savez
 
@@ -188,30 +161,25 @@ def test_the_earlier_file_stays_until_the_new_one_is_whole(path, monkeypatch):
     assert path.read_bytes() == RIGHT
 
 
-def test_a_folder_that_cannot_be_gives_the_data_and_a_warning(tmp_path, monkeypatch):
-    """Below a regular file no folder can be made, not even by root."""
+def test_where_it_cannot_be_kept_come_the_data_and_a_warning(path, tmp_path, monkeypatch):
+    """Below a regular file no folder can be made, not even by root; a folder is not replaced."""
+    path.mkdir()
+    with pytest.warns(UserWarning, match=f"{re.escape(str(path))} could not be written"):
+        assert_right(get(Maker()))
+    assert [p.name for p in path.parent.iterdir()] == ["made.npz"]
     file = tmp_path / "file"
     file.write_bytes(b"kept")
     monkeypatch.setenv("KERAS_HOME", str(file / "below"))
-    make = Maker()
+    make, below = Maker(), re.escape(str(file / "below" / "mlutils" / "made.npz"))
     for calls in (1, 2):
-        message = f"{re.escape(str(file / 'below' / 'mlutils' / 'made.npz'))} could not be written"
-        with pytest.warns(UserWarning, match=f"{message}.*KERAS_HOME"):
+        with pytest.warns(UserWarning, match=f"{below} could not be written.*KERAS_HOME"):
             assert_right(get(make))
         assert make.calls == calls
     assert file.read_bytes() == b"kept"
 
 
-def test_a_folder_in_the_files_place_gives_the_data_and_a_warning(path):
-    path.mkdir(parents=True)
-    with pytest.warns(UserWarning, match=re.escape(str(path))):
-        assert_right(get(Maker()))
-    assert [p.name for p in path.parent.iterdir()] == ["made.npz"]
-
-
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_may_not_be_written_gives_the_data_and_a_warning(path):
-    path.parent.mkdir()
     path.parent.chmod(0o500)
     with pytest.warns(UserWarning, match=re.escape(str(path))):
         assert_right(get(Maker()))

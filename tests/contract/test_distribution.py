@@ -1,0 +1,69 @@
+"""Two replicas, each with half of the tasks, take the step of one device."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.contract.learners import LEARNERS, compiled, element, having
+
+
+@pytest.fixture(scope="module")
+def strategy():
+    """Two replicas on the two logical devices that ``tests/conftest.py`` makes of the processor."""
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+def step(learner, batch):
+    """The weights after one step of ``fit`` and what it logged."""
+    data = tf.data.Dataset.from_tensor_slices(batch).batch(len(batch[1]))
+    logs = learner.fit(data, verbose=0).history
+    return learner.get_weights(), logs["loss"][0]
+
+
+def whole_tasks(learner):
+    """Reptile without minibatches, which each replica would draw for itself."""
+    if hasattr(learner, "batch_size"):
+        learner.batch_size = None
+    return learner
+
+
+def both(row, strategy, change=whole_tasks):
+    """``step`` on one device and on two, from the same weights."""
+    batch = element(row.kind)
+    alone = change(compiled(row))
+    start = alone.get_weights()
+    with strategy.scope():
+        shared = change(compiled(row))
+    shared.set_weights(start)
+    return step(alone, batch), step(shared, batch)
+
+
+@having("replicas")
+def test_two_replicas_equal_one(strategy, row):
+    (alone, loss), (shared, logged) = both(row, strategy)
+    assert logged == pytest.approx(loss, rel=1e-4)
+    for one, other in zip(alone, shared, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["mse", keras.losses.MeanSquaredError])
+def test_the_inner_step_is_the_same_whichever_way_the_loss_is_named(strategy, loss):
+    """Keras divides what a ``Loss`` returns by the number of replicas: alpha must not shrink."""
+    row = LEARNERS["MAML, numbers"]._replace(loss=lambda: loss if loss == "mse" else loss())
+    (alone, value), (shared, logged) = both(row, strategy)
+    assert logged == pytest.approx(value, rel=1e-4)
+    for one, other in zip(alone, shared, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_half_the_inner_step_is_another_step(strategy):
+    """Negative control: what a divided loss would have done."""
+
+    def halve(learner):
+        if learner.distribute_strategy.num_replicas_in_sync > 1:
+            learner.inner_lr /= 2
+        return learner
+
+    (alone, _), (shared, _) = both(LEARNERS["MAML, numbers"], strategy, halve)
+    assert any(np.abs(a - b).max() > 1e-4 for a, b in zip(alone, shared, strict=True))
