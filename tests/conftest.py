@@ -1,11 +1,11 @@
-import mlutils  # first: it silences the import of TensorFlow
+import mlutils  # noqa: F401  first: it silences the import of TensorFlow
 
 import keras  # isort: skip
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework import config
 
 # Two devices of one processor, for the tests with two replicas; it must be said before any runs.
-assert mlutils
 processor = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
 
@@ -23,3 +23,13 @@ def float64():
 @pytest.fixture(autouse=True)
 def seeded():
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def xla():
+    """Allow XLA, which operations made deterministic (by ``mlutils.setup``) may refuse."""
+    deterministic = config.is_op_determinism_enabled()
+    config.disable_op_determinism()
+    yield
+    if deterministic:
+        config.enable_op_determinism()

@@ -4,21 +4,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.python.framework import config
 
 import mlutils
 from mlutils import MAML
 from mlutils.compiled import compiled_steps
 
-
-@pytest.fixture(autouse=True)
-def xla():
-    """Allow XLA, which operations made deterministic (by ``mlutils.setup``) may refuse."""
-    deterministic = config.is_op_determinism_enabled()
-    config.disable_op_determinism()
-    yield
-    if deterministic:
-        config.enable_op_determinism()
+pytestmark = pytest.mark.usefixtures("xla")
 
 
 def sinusoid_learner(steps=1, compiled=False, metrics=()):

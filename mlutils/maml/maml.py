@@ -42,7 +42,7 @@ class MAML(WithNetworks, MetaLearner):
         inner_lr: alpha, the step size of the inner loop, for a loss that is a *mean*
             over examples.
         inner_steps: the number k of inner steps, 0 or more.  More than five are a loop of the
-            graph: quick to trace, a little slower to run.
+            graph, however many as quick to trace.
         first_order: drop the second derivatives (:eq:`eq-fomaml`).
         rule: an ``UpdateRule`` that takes the steps in place of ``-alpha * gradient``, shared by
             all weights and meta-trained with them: ``StepSize``, ``MomentumRule``, ``AdamRule``,

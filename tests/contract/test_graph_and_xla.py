@@ -6,19 +6,10 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.python.framework import config
 
 from tests.contract.learners import LEARNERS, compiled, element, every, having
 
-
-@pytest.fixture(autouse=True)
-def xla():
-    """Allow XLA, which operations made deterministic (by ``mlutils.setup``) may refuse."""
-    deterministic = config.is_op_determinism_enabled()
-    config.disable_op_determinism()
-    yield
-    if deterministic:
-        config.enable_op_determinism()
+pytestmark = pytest.mark.usefixtures("xla")
 
 
 def any_sizes(batch):

@@ -17,7 +17,6 @@ from mlutils import (
     StepSize,
     unroll,
 )
-from tests.contract.test_graph_and_xla import xla  # noqa: F401  a fixture
 from tests.numeric import RELATIVE_TOLERANCE, finite_differences, flatten, relative_error
 
 RULES = {
@@ -93,7 +92,7 @@ def test_saved_loaded_and_copied_it_is_the_same(tmp_path, name):
 
 @every
 @pytest.mark.parametrize("steps", [3, 9])
-def test_eagerly_in_a_graph_and_by_xla(xla, name, steps):  # noqa: F811
+def test_eagerly_in_a_graph_and_by_xla(xla, name, steps):
     """Nine steps are a loop of the graph, three are not."""
     rule, theta = RULES[name](), tf.constant(START, tf.float32)
     run = lambda theta: unroll(rule, quartic, theta, steps)[:2]  # noqa: E731
@@ -163,7 +162,7 @@ def test_as_a_keras_optimizer_it_takes_the_same_steps(name):
 
 @shared
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_it_trains_a_model_with_more_than_a_few_weights(xla, name, jit_compile):  # noqa: F811
+def test_it_trains_a_model_with_more_than_a_few_weights(xla, name, jit_compile):
     """By XLA too, whose programs may not hold larger constants: 900 numbers of state and more.
 
     Negative control: with learning rate 0 nothing moves.
