@@ -35,8 +35,8 @@ format: .venv/installed  ## Format the code, notebooks included
 	@$(RUN) ruff check --fix .
 	@$(RUN) ruff format .
 
-lock: .venv/installed  ## Make requirements.lock and environment.yml anew from pyproject.toml
-	@$(RUN) tools.lock
+lock: .venv/installed  ## Lock what pyproject.toml declares; the newest versions: OPTIONS=--upgrade
+	@$(RUN) tools.lock $(OPTIONS)
 
 repository: .venv/installed  ## Set the repository's address everywhere: URL=https://github.com/owner/name
 	@$(RUN) tools.repository "$(URL)"

@@ -1,14 +1,21 @@
 """The tools behind the Makefile."""
 
+import hashlib
 import json
+import re
 import shutil
+import subprocess
+import sys
 import tomllib
+import types
+import zipfile
 
 import nbformat
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
-from tools import execute, lock, repository
+from tools import execute, install, lock, repository
 from tools.notebooks import ROOT, first_cell, notebook_paths, repository_url
 from tools.self_contained import external_resources, in_page
 
@@ -26,19 +33,88 @@ def test_lock_and_environment_agree_with_pyproject():
     assert environment == lock.environment(PYPROJECT)
 
 
-def test_locked_versions_satisfy_what_is_declared():
-    from packaging.requirements import Requirement
+def locked():
+    """The lock's requirements, each with its hashes."""
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8").replace("\\\n", " ")
+    entries = [line.split() for line in text.splitlines() if not line.startswith("#")]
+    for words in entries:
+        hashes = [word for word in words if word.startswith("--hash=")]
+        yield Requirement(" ".join(words[: len(words) - len(hashes)])), hashes
 
-    locked = {}
-    for line in (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines():
-        if line and not line.startswith("#"):
-            requirement = Requirement(line)
-            (version,) = (s.version for s in requirement.specifier)
-            locked.setdefault(requirement.name, []).append(version)
+
+def test_every_locked_requirement_has_hashes_and_names_no_host():
+    for requirement, hashes in locked():
+        assert hashes and not requirement.url, requirement
+        assert all(re.fullmatch("--hash=sha256:[0-9a-f]{64}", text) for text in hashes)
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    assert "://" not in text and "-index" not in text
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_file_of_another_hash_is_not_installed(tmp_path, right):
+    """The first step of the installation, for a lock of one file that lies beside it."""
+    wheel = tmp_path / "made_up-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as file:
+        info = "made_up-1.0.dist-info/"
+        file.writestr(f"{info}METADATA", "Metadata-Version: 2.1\nName: made-up\nVersion: 1.0\n")
+        file.writestr(f"{info}WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        file.writestr(f"{info}RECORD", "")
+    digest = hashlib.sha256(wheel.read_bytes() if right else b"another file").hexdigest()
+    (tmp_path / "requirements.lock").write_text(f"made-up==1.0 --hash=sha256:{digest}\n")
+    pip = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-index", "--find-links", "."]
+    result = subprocess.run([*pip, *install.STEPS[0]], cwd=tmp_path, capture_output=True, text=True)
+    assert (result.returncode == 0) == right
+    assert ("Would install made-up-1.0" if right else "DO NOT MATCH THE HASHES") in (
+        result.stdout + result.stderr
+    )
+
+
+def test_what_the_package_is_built_with_is_locked():
+    """It is built without isolation, in which pip would fetch it without a hash."""
+    assert "--no-build-isolation" in install.STEPS[1]
+    assert PYPROJECT["build-system"]["requires"] == PYPROJECT["dependency-groups"]["build"]
+    assert {"include-group": "build"} in PYPROJECT["dependency-groups"]["dev"]
+
+
+@pytest.mark.parametrize("resolved", [True, False])
+def test_making_the_lock_anew_keeps_its_versions_or_all_as_it_was(tmp_path, monkeypatch, resolved):
+    """uv is given the present lock, and only what it makes of that is written."""
+    names = ("pyproject.toml", "requirements.lock", "environment.yml")
+    for name in names:
+        shutil.copy(ROOT / name, tmp_path)
+    before = [(tmp_path / name).read_text(encoding="utf-8") for name in names]
+    given = []
+
+    def uv(command, **options):
+        path = command[command.index("--output-file") + 1]
+        given.append(command[command.index("--output-file") + 2 :])
+        with open(path, encoding="utf-8") as file:
+            assert file.read() == before[1]
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("made-up==1.0\n")
+        return types.SimpleNamespace(returncode=not resolved, stderr="no solution")
+
+    monkeypatch.setattr(lock, "ROOT", tmp_path)
+    monkeypatch.setattr(lock.subprocess, "run", uv)
+    if resolved:
+        lock.main(["--upgrade"])
+        before[1] = lock.header(PYPROJECT) + "made-up==1.0\n"
+    else:
+        with pytest.raises(SystemExit, match=r"no solution\n.*nothing was changed"):
+            lock.main(["--upgrade"])
+    assert given == [["--upgrade"]]
+    assert [(tmp_path / name).read_text(encoding="utf-8") for name in names] == before
+
+
+def test_locked_versions_satisfy_what_is_declared():
+    versions = {}
+    for requirement, _ in locked():
+        (version,) = (s.version for s in requirement.specifier)
+        versions.setdefault(requirement.name, []).append(version)
     for line in lock.declared(PYPROJECT):
         declared = Requirement(line)
-        assert declared.name in locked, f"{declared.name} is not in the lock"
-        assert all(declared.specifier.contains(v) for v in locked[declared.name]), line
+        assert declared.name in versions, f"{declared.name} is not in the lock"
+        assert all(declared.specifier.contains(v) for v in versions[declared.name]), line
 
 
 def test_a_changed_dependency_changes_lock_and_environment():
@@ -53,10 +129,62 @@ def test_only_lower_bounds_but_for_jupyter_book():
     assert bounded == ["jupyter-book>=1.0.4,<2"]
 
 
-def test_environment_is_yaml_that_names_the_tools():
+def test_environment_installs_the_lock_as_the_installation_does():
+    """pip gets these lines as a file, and would refuse a folder in it, which has no hash."""
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
-    names = " ".join(environment["dependencies"][-1]["pip"])
-    assert all(name in names for name in ("jupyter-book", "tensorflow", "matplotlib", "nbval"))
+    lines = environment["dependencies"][-1]["pip"]
+    assert " ".join(lines).replace("--requirement", "-r").split() == install.STEPS[0]
+    names = {requirement.name for requirement, _ in locked()}
+    assert {"jupyter-book", "tensorflow", "matplotlib", "nbval", "setuptools"} <= names
+
+
+# ---------------------------------------------------------------- the workflow
+
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.y*ml"))
+PINNED = re.compile(r"uses: [\w-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
+
+
+def loose_actions(text):
+    """The lines that use an action by another name than its commit, with the version beside it."""
+    lines = [line.strip().removeprefix("- ") for line in text.splitlines()]
+    return [line for line in lines if "uses:" in line and not PINNED.fullmatch(line)]
+
+
+def careless_checkouts(text):
+    """The checkouts that leave the token where later steps can read it, and the number of all."""
+    steps = [step for job in yaml.safe_load(text)["jobs"].values() for step in job["steps"]]
+    steps = [s for s in steps if s.get("uses", "").startswith("actions/checkout@")]
+    careless = [s for s in steps if s.get("with", {}).get("persist-credentials") is not False]
+    return careless, len(steps)
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_actions_are_named_by_their_commits_and_checkouts_keep_no_credentials(path):
+    text = path.read_text(encoding="utf-8")
+    assert loose_actions(text) == []
+    careless, count = careless_checkouts(text)
+    assert careless == [] and count > 0
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        (r"@[0-9a-f]{40} # v\S+", "@v4"),
+        (r"(@[0-9a-f]{39}).", r"\1"),
+        (r" # v\S+", ""),
+    ],
+    ids=["a tag", "a short digest", "no version"],
+)
+def test_loose_actions_are_found(old, new):
+    text = WORKFLOWS[0].read_text(encoding="utf-8")
+    assert len(loose_actions(re.sub(old, new, text))) == text.count("uses:")
+
+
+@pytest.mark.parametrize("value", ["persist-credentials: true", "fetch-depth: 1"])
+def test_careless_checkouts_are_found(value):
+    text = WORKFLOWS[0].read_text(encoding="utf-8")
+    careless, count = careless_checkouts(text.replace("persist-credentials: false", value))
+    assert len(careless) == count > 0
 
 
 # ---------------------------------------------------------------- the repository's address
@@ -87,7 +215,25 @@ def test_setting_the_address_sets_it_everywhere_and_nothing_else(copy):
     assert "".join(cell["source"]).startswith(first_cell("https://github.com/ada/course"))
 
 
-@pytest.mark.parametrize("url", ["", "github.com/a/b", "https://github.com/a", "https://x.org/a/b"])
+PLACEHOLDER = "https://github.com/owner_not_set/learning-to-learn"
+
+
+def test_nobody_can_register_the_placeholder(copy):
+    """GitHub's accounts have no underscores; it can be replaced, and not be set again."""
+    owner = repository_url().split("/")[-2]
+    assert "_" in owner or not re.search("not.?set", owner, re.IGNORECASE)
+    config, notebooks = copy
+    for path in (config, *notebooks):
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text.replace(repository_url(), PLACEHOLDER), encoding="utf-8")
+    repository.set_url("https://github.com/ada/course", config, notebooks)
+    assert all("owner_not_set" not in path.read_text() for path in (config, *notebooks))
+
+
+WRONG = ["", "github.com/a/b", "https://github.com/a", "https://x.org/a/b", PLACEHOLDER]
+
+
+@pytest.mark.parametrize("url", WRONG)
 def test_a_wrong_address_raises_and_changes_nothing(copy, url):
     config, notebooks = copy
     before = [path.read_bytes() for path in (config, *notebooks)]

@@ -10,6 +10,12 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 LOG = VENV / "install.log"
 MARK = VENV / "installed"
+# Only files of which the lock has the hash, and none that would fetch more to be built; then the
+# package itself, built with the setuptools of the lock.
+STEPS = (
+    ["--require-hashes", "--only-binary", ":all:", "-r", "requirements.lock"],
+    ["--no-deps", "--no-build-isolation", "-e", "."],
+)
 
 
 def works(python):
@@ -40,7 +46,7 @@ def main():
             "On Debian and Ubuntu, install the package python3-venv first."
         )
     with LOG.open("w") as log:
-        for arguments in (["-r", "requirements.lock"], ["--no-deps", "-e", "."]):
+        for arguments in STEPS:
             command = [VENV / "bin" / "python", "-m", "pip", "install", *arguments]
             result = subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
             if result.returncode:

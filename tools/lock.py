@@ -1,13 +1,22 @@
-"""Make requirements.lock and environment.yml from pyproject.toml."""
+"""Make requirements.lock and environment.yml from pyproject.toml.
+
+Locked versions stay where they fit; ``python -m tools.lock --upgrade`` takes the newest.
+"""
 
 import hashlib
+import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MADE = "# Made from pyproject.toml by `make lock`; do not edit. Declared dependencies: {digest}\n"
+COMMAND = (
+    "uv pip compile --universal --generate-hashes --no-header --no-annotate --no-emit-index-url "
+    "--quiet --group dev pyproject.toml --output-file"
+)
 
 
 def declared(pyproject):
@@ -30,8 +39,7 @@ def header(pyproject):
 
 
 def environment(pyproject):
-    """The text of environment.yml: the declared requirements at the locked versions."""
-    requirements = "".join(f'      - "{line}"\n' for line in declared(pyproject))
+    """The text of environment.yml: what is locked.  The package cannot be in a list with hashes."""
     return (
         header(pyproject)
         + "name: learning-to-learn\n"
@@ -40,28 +48,29 @@ def environment(pyproject):
         + f'  - "python{pyproject["project"]["requires-python"]},<3.14"\n'
         + "  - make\n  - pip\n"
         + "  - pip:\n"
-        + "      - --constraint requirements.lock\n"
-        + requirements
-        + "      - --editable .\n"
+        + "      - --require-hashes\n"
+        + '      - "--only-binary :all:"\n'
+        + "      - --requirement requirements.lock\n"
     )
 
 
-def main():
+def main(options):
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     lock = ROOT / "requirements.lock"
-    command = "uv pip compile --universal --no-header --no-annotate --quiet --group dev"
-    result = subprocess.run(
-        [sys.executable, "-m", *command.split(), "pyproject.toml"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    if result.returncode:
-        sys.exit(f"{result.stderr}\nThe requirements could not be resolved; nothing was changed.")
-    lock.write_text(header(pyproject) + result.stdout, encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder:
+        new = Path(folder) / lock.name
+        shutil.copy(lock, new)  # uv keeps the versions that its output file names
+        command = [sys.executable, "-m", *COMMAND.split(), str(new), *options]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        if result.returncode:
+            sys.exit(
+                f"{result.stderr}\nThe requirements could not be resolved; nothing was changed."
+            )
+        text = header(pyproject) + new.read_text(encoding="utf-8")
+    lock.write_text(text, encoding="utf-8")
     (ROOT / "environment.yml").write_text(environment(pyproject), encoding="utf-8")
     print("requirements.lock and environment.yml are made anew.")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -11,6 +11,7 @@ import sys
 
 from tools.notebooks import ROOT, first_cell, notebook_paths, repository_url
 
+# No underscore: the placeholder has two, so that nobody can register an account of its name.
 ALLOWED = re.compile(r"https://github\.com/[A-Za-z0-9-]+/[A-Za-z0-9._-]+")
 
 

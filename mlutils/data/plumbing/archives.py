@@ -1,11 +1,14 @@
 """Zip archives from elsewhere: fetched whole, checked, and read without being unpacked."""
 
 import contextlib
+import glob
 import hashlib
 import io
 import os
+import shutil
 import socket
 import tempfile
+import time
 import zipfile
 import zlib
 from pathlib import Path
@@ -26,6 +29,7 @@ DAMAGED = (
 MOST_BYTES, MOST_FILES = 2**26, 100_000  # in an archive
 LARGEST = 2**27  # bytes of an archive itself
 PATIENCE = 60  # seconds without a byte
+OLD = 3600  # seconds in which a writer that is at work has written something
 WAYS_OUT = (
     "Try again; or get the archive in another way and name its folder in MLUTILS_DATA; or set "
     "KERAS_HOME to a folder that can be written and has space."
@@ -131,6 +135,7 @@ def fetched_archive(url, path, expected):
             if path.is_dir():
                 raise IsADirectoryError("a folder is in its place")
             path.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(path)
             new = stack.enter_context(tempfile.TemporaryDirectory(".new", path.name, path.parent))
             stack.enter_context(patience())
             file = keras.utils.get_file(path.name, url, cache_dir=new, cache_subdir=".")
@@ -146,6 +151,18 @@ def fetched_archive(url, path, expected):
     return files
 
 
+def remove_leftovers(path):
+    """Remove what killed writers of ``path`` left beside it: files and folders ``....new``.
+
+    Those in which something was written within the last hour stay: their writer may be at work.
+    """
+    for new in path.parent.glob(f"{glob.escape(path.name)}*.new"):
+        with contextlib.suppress(OSError):  # another writer may remove it, too
+            written = max(p.lstat().st_mtime for p in (new, *new.rglob("*")))
+            if time.time() - written > OLD:
+                shutil.rmtree(new) if new.is_dir() else new.unlink()
+
+
 @contextlib.contextmanager
 def patience():
     """Connections that are silent for too long fail, instead of hanging forever."""
@@ -158,6 +175,6 @@ def patience():
 
 
 def own_archives():
-    """The folder named in ``MLUTILS_DATA``, or None."""
+    """The folder named in ``MLUTILS_DATA``, where ``~`` is the home directory, or None."""
     folder = os.environ.get("MLUTILS_DATA")
-    return Path(folder) if folder else None
+    return Path(os.path.expanduser(folder)) if folder else None

@@ -3,34 +3,31 @@
 import os
 import uuid
 import warnings
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
-# What numpy raises for a file that is absent, cut off, or something else altogether.
-UNREADABLE = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    EOFError,
-    RuntimeError,
-    zipfile.BadZipFile,
-)
+from mlutils.data.plumbing.archives import remove_leftovers
 
 
 def cache_folder():
-    """Where ``keras.utils.get_file`` caches too: ``KERAS_HOME`` or ``~/.keras``, in ``mlutils``."""
+    """Where ``keras.utils.get_file`` caches too: ``KERAS_HOME`` or ``~/.keras``, in ``mlutils``.
+
+    Raises:
+        OSError: if ``KERAS_HOME`` is not set and the user has no home directory.
+    """
     home = os.environ.get("KERAS_HOME")
-    return (Path(home) if home else Path.home() / ".keras") / "mlutils"
+    try:
+        return (Path(home) if home else Path.home() / ".keras") / "mlutils"
+    except RuntimeError as error:
+        raise OSError(f"{error} Set KERAS_HOME to a folder that can be written.") from error
 
 
 def cached_arrays(name, make, fits):
     """The arrays of a file in the cache; made, and the file written whole, where it is not there.
 
     A file that cannot be read or does not fit is made anew.  Where the folder cannot be
-    written, the arrays are made each time, and a warning says so.
+    written, or there is no home directory, the arrays are made each time, and a warning says so.
 
     Args:
         name: the file's name, ``....npz``.
@@ -40,17 +37,20 @@ def cached_arrays(name, make, fits):
     Returns:
         A dict of arrays.
     """
-    path = cache_folder() / name
+    path = name
     try:
+        path = cache_folder() / name
         with np.load(path) as file:
             arrays = {key: file[key] for key in file.files}
         if fits(arrays):
             return arrays
-    except UNREADABLE:
-        pass  # absent or damaged: make it anew
+    except Exception:
+        pass  # absent, or damaged, for which numpy, zipfile and zlib have many kinds of errors
     arrays = make()
     try:
+        path = cache_folder() / name
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path)
         new = path.with_name(f"{name}.{uuid.uuid4().hex}.new")  # each writer has its own
         try:
             with new.open("wb") as file:

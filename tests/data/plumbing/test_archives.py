@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -379,9 +380,38 @@ def test_two_processes_at_once_get_it_and_leave_one_file(path, monkeypatch):
     assert contents_of(path.parent) == {"made.zip": RIGHT}
 
 
+def test_what_killed_downloads_left_is_removed_and_one_at_work_keeps_its_own(path, tmp_path):
+    """When the next one fetches the same archive, and all of it is older than an hour.
+
+    What a link there points to stays.
+    """
+    (tmp_path / "kept" / "elsewhere").mkdir()
+    for name, folder, file in (
+        ("made.zip1.new", 3700, 3700),
+        ("made.zip2.new", 3700, 3500),
+        ("made.zip3.new", 3500, 3700),
+        ("other.zip1.new", 9999, 9999),
+    ):
+        new = path.with_name(name)
+        new.mkdir()
+        (new / "made.zip").write_bytes(HALF)
+        for where, seconds in ((new / "made.zip", file), (new, folder)):
+            os.utime(where, (time.time() - seconds,) * 2)
+    link = path.with_name("made.zip4.new")
+    link.symlink_to("elsewhere")
+    os.utime(link, (0, 0), follow_symlinks=False)
+    with serving(sends(RIGHT)) as (url, _):
+        assert fetch(url, path) == FILES
+    left = {p.name for p in path.parent.iterdir() if not p.is_symlink()}
+    assert left == {"made.zip", "made.zip2.new", "made.zip3.new", "other.zip1.new", "elsewhere"}
+
+
 def test_the_own_archives_are_where_the_environment_says(monkeypatch, tmp_path):
     monkeypatch.setenv("MLUTILS_DATA", str(tmp_path))
     assert own_archives() == tmp_path
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("MLUTILS_DATA", "~/archives")
+    assert own_archives() == tmp_path / "archives"
     monkeypatch.setenv("MLUTILS_DATA", "")
     assert own_archives() is None
     monkeypatch.delenv("MLUTILS_DATA")

@@ -1,12 +1,16 @@
 import io
 import os
 import re
+import time
 import warnings
+import zipfile
+import zlib
 
 import numpy as np
 import pytest
 
 from mlutils.data.plumbing.cache import cache_folder, cached_arrays
+from tests.data.helpers import contents_of, packed
 
 ARRAYS = {"pictures": np.arange(12).reshape(3, 4), "names": np.array([1, 2, 3], np.int32)}
 
@@ -88,6 +92,17 @@ def test_made_once_then_read(path):
     assert make.calls == 1
 
 
+def claiming(*shape):
+    """An array that says it has so many numbers, and holds none."""
+    file = io.BytesIO()
+    header = {"descr": "<f8", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.getvalue()
+
+
+PETABYTES = packed({"names.npy": claiming(2**40, 2**10)})
+START = zipfile.sizeFileHeader + len("names.npy")  # of what is compressed
+UNDEFLATABLE = PETABYTES[:START] + b"\xff" + PETABYTES[START + 1 :]
 DAMAGED = {
     "empty": b"",
     "garbage": b"no archive at all",
@@ -101,7 +116,15 @@ DAMAGED = {
     "pickled objects": saved(pictures=np.array([None]), names=np.zeros(3)),
     "one array, not an archive": saved(np.save, ARRAYS["pictures"]),
     "a number where fits takes a length": saved(pictures=np.zeros((3, 4)), names=np.int32(3)),
+    "compressed data changed": UNDEFLATABLE,
+    "an array of petabytes": PETABYTES,
 }
+
+
+@pytest.mark.parametrize("content, error", [(UNDEFLATABLE, zlib.error), (PETABYTES, MemoryError)])
+def test_what_numpy_raises_is_more_than_it_documents(content, error):
+    with np.load(io.BytesIO(content)) as file, pytest.raises(error):
+        file["names"]
 
 
 @pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
@@ -176,6 +199,35 @@ def test_where_it_cannot_be_kept_come_the_data_and_a_warning(path, tmp_path, mon
             assert_right(get(make))
         assert make.calls == calls
     assert file.read_bytes() == b"kept"
+
+
+def test_without_a_home_directory_come_the_data_and_a_warning(path, monkeypatch):
+    """A user without a name has none where HOME is not set, either."""
+    pwd = pytest.importorskip("pwd")
+    for name in ("HOME", "KERAS_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: stops(KeyError(uid)))
+    with pytest.raises(OSError, match=r"home directory.*Set KERAS_HOME"):
+        cache_folder()
+    make = Maker()
+    for calls in (1, 2):
+        with pytest.warns(UserWarning, match=r"made\.npz could not be written .*home directory"):
+            assert_right(get(make))
+        assert make.calls == calls
+
+
+def test_what_killed_writers_left_is_removed_and_a_writer_at_work_keeps_its_own(path):
+    """When the next one writes the same name, and it is older than an hour."""
+    leftovers = [path.with_name(f"{n}.new") for n in ("made.npz.1", "made.npz.2", "other.npz.1")]
+    for seconds, leftover in zip((3700, 3500, 9999), leftovers, strict=True):
+        leftover.write_bytes(b"half")
+        os.utime(leftover, (time.time() - seconds,) * 2)
+    assert_right(get(Maker()))
+    assert contents_of(path.parent) == {
+        "made.npz": RIGHT,
+        "made.npz.2.new": b"half",
+        "other.npz.1.new": b"half",
+    }
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
