@@ -7,11 +7,14 @@
     python -m benchmarks.accuracy lake --runs PATH     the stored learners, on an archive of runs
 
 The first two write benchmarks/results/lake.json and benchmarks/results/lake/.
-A training that was cut off goes on where it was, from _build/accuracy: delete that to begin anew.
+A training that was cut off goes on where it was, from _build/accuracy, and ends as if it had run
+through: what is drawn at random for a batch hangs on the batch's number.  Delete that folder to
+begin anew.
 """
 
 import argparse
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -23,7 +26,8 @@ from keras import layers
 
 from benchmarks import portable
 from mlutils import ModifiedHausdorff, PairCrossEntropy, PrototypicalNetwork, SiameseNetwork
-from mlutils.one_shot import AverageOverViews, randomly_moved
+from mlutils.one_shot import AverageOverViews, moved
+from mlutils.resume import fit_or_resume
 
 RESULTS = Path(__file__).parent / "results"
 RUNNING = Path("_build/accuracy")
@@ -70,12 +74,13 @@ def best(train, folder):
     encoder = residual_encoder()
     classifier = keras.Sequential([encoder, CosineHead(len(train))])
     drawings = tf.data.Dataset.from_tensor_slices((train.x, train.y))
-    drawings = drawings.shuffle(len(train.y)).repeat().batch(64)
+    drawings = drawings.shuffle(len(train.y), seed=0).repeat().batch(64)
 
-    def distort(x, y):
-        return randomly_moved(tf.cast(x, tf.float32) / 255), y
+    def distort(number, drawings):
+        x, y = drawings
+        return randomly_moved(tf.cast(x, tf.float32) / 255, number), y
 
-    fit(classifier, drawings.map(distort).prefetch(4), folder, 31000, rate=2e-3)
+    fit(classifier, drawings.enumerate().map(distort).prefetch(4), folder, 31000, rate=2e-3)
     encoder.trainable = False
     return PrototypicalNetwork(AverageOverViews(encoder), distance="cosine")
 
@@ -83,14 +88,21 @@ def best(train, folder):
 def distorted(tasks):
     """Episodes whose drawings are all moved at random."""
 
-    def distort(inputs, query_y):
-        support_x, support_y, query_x = inputs
+    def distort(number, episodes):
+        (support_x, support_y, query_x), query_y = episodes
         both = tf.concat([support_x, query_x], axis=1)
-        moved = tf.reshape(randomly_moved(tf.reshape(both, (-1, 28, 28, 1))), tf.shape(both))
-        shots = tf.shape(support_x)[1]
-        return (moved[:, :shots], support_y, moved[:, shots:]), query_y
+        images = randomly_moved(tf.reshape(both, (-1, 28, 28, 1)), number)
+        both, shots = tf.reshape(images, tf.shape(both)), tf.shape(support_x)[1]
+        return (both[:, :shots], support_y, both[:, shots:]), query_y
 
-    return tasks.map(distort).prefetch(4)
+    return tasks.enumerate().map(distort).prefetch(4)
+
+
+def randomly_moved(images, number):
+    """``mlutils.randomly_moved`` by random numbers that are the same for the same ``number``."""
+    draws = tf.random.stateless_normal((tf.shape(images)[0], 6), tf.stack([1, number]))
+    rotation, slant, stretch, shift = draws[:, 0], draws[:, 1], draws[:, 2:4], draws[:, 4:]
+    return moved(images, 0.15 * rotation, 0.15 * slant, 0.12 * stretch, 1.5 * shift)
 
 
 def residual_encoder():
@@ -129,11 +141,13 @@ class CosineHead(layers.Layer):
 
 
 def fit(model, data, folder, steps, loss=LOGITS, rate=1e-3, parts=20):
-    """Train by Adam with a falling step size; goes on where an earlier call was cut off."""
+    """Train by Adam with a falling step size; goes on where an earlier call was cut off.
+
+    The data must be the same each time, and made anew for each call (see ``fit_or_resume``).
+    """
     decay = keras.optimizers.schedules.CosineDecay(rate, steps)
     model.compile(keras.optimizers.AdamW(decay, weight_decay=1e-4), loss)
-    backup = keras.callbacks.BackupAndRestore(folder)
-    model.fit(data, steps_per_epoch=steps // parts, epochs=parts, callbacks=[backup], verbose=2)
+    fit_or_resume(model, data, folder, epochs=parts, steps_per_epoch=steps // parts, verbose=2)
 
 
 RECIPES = {
@@ -164,6 +178,7 @@ def lake(names, held_out):
         )
         print(name, within, between, minutes, "minutes", flush=True)
         if held_out:
+            shutil.rmtree(folder, ignore_errors=True)  # or the next time nothing would be trained
             continue
         official = mlutils.data.official_lake_runs(size)
         official = mlutils.evaluate(learner, [official], 20, "error")
@@ -174,6 +189,7 @@ def lake(names, held_out):
         }
         portable.save(learner, RESULTS / "lake" / f"{name}.keras")
         path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def characters(size, held_out):
