@@ -10,7 +10,7 @@ from mlutils import _tensorflow  # noqa: F401, I001  must come first: it silence
 from mlutils import data, few_shot, maml, one_shot, optimizer_based, plot, zero_shot
 from mlutils.controls import controls
 from mlutils.episodes import Episode
-from mlutils.evaluation import Score, SplitScore, evaluate
+from mlutils.evaluation import Score, SplitScore, evaluate, predictions, score
 from mlutils.exercises import judge
 from mlutils.few_shot import *
 from mlutils.inner_loop import StepSize, UpdateRule, descend
@@ -20,6 +20,7 @@ from mlutils.maml import *
 from mlutils.networks import BatchNorm, conv4, mlp
 from mlutils.one_shot import *
 from mlutils.optimizer_based import *
+from mlutils.resume import fit_or_resume
 from mlutils.session import setup
 from mlutils.vectorize import map_tasks
 from mlutils.zero_shot import *
@@ -39,11 +40,14 @@ __all__ = [
     "data",
     "descend",
     "evaluate",
+    "fit_or_resume",
     "gaussian_nll",
     "judge",
     "map_tasks",
     "mlp",
     "plot",
+    "predictions",
+    "score",
     "setup",
     *few_shot.__all__,
     *maml.__all__,

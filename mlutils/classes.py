@@ -1,7 +1,8 @@
 """Classes and their members: one-hot labels, class means, and how alike embeddings are."""
 
-import numpy as np
 import tensorflow as tf
+
+from mlutils.door.tasks import check_labels
 
 
 def class_means(embeddings, labels):
@@ -34,30 +35,30 @@ def class_members(labels, dtype):
         ``(tasks, S, N)``.
 
     Raises:
-        ValueError: if the labels are not of that kind (where only running the graph shows it,
-            TensorFlow's ``InvalidArgumentError``; XLA drops assertions).
+        tf.errors.InvalidArgumentError: where only running a graph shows that labels are not of
+            that kind; XLA drops assertions.
     """
-    if labels.dtype == tf.bool and labels.shape.rank == 3:
+    if labels.dtype == tf.bool:
         return tf.cast(labels, dtype)
-    return tf.one_hot(tf.cast(labels, tf.int32), count_ways(labels), dtype=dtype)
+    ways = count_classes(labels)
+    return tf.one_hot(tf.cast(labels, tf.int32), ways, dtype=dtype)
 
 
-def count_ways(labels):
-    """N of integer labels ``(tasks, S)``; raises as ``class_members`` says."""
-    if not labels.dtype.is_integer or labels.shape.rank not in (2, None):
-        raise ValueError(
-            f"support_y has shape {labels.shape[1:]} and dtype {labels.dtype.name}; classes need "
-            "(S,) integer labels 0..N-1."
-        )
-    ways = tf.cast(tf.reduce_max(labels), tf.int32) + 1
-    members = tf.one_hot(tf.cast(labels, tf.int32), ways)  # a negative label: nowhere
-    complete = tf.reduce_all(tf.reduce_any(members > 0, axis=1)) & (tf.reduce_min(labels) >= 0)
+def count_classes(labels):
+    """N of labels as ``class_members`` takes them: a number, or in a graph a tensor."""
+    if labels.dtype == tf.bool:
+        return labels.shape[2] or tf.shape(labels)[2]
+    values = tf.get_static_value(labels)
+    if values is not None:
+        return int(values.max()) + 1
+    labels = tf.cast(labels, tf.int64)
+    highest = tf.reduce_max(labels)
+    sensible = (tf.reduce_min(labels) >= 0) & (highest < tf.shape(labels, tf.int64)[1])
+    ways = tf.where(sensible, tf.cast(highest, tf.int32) + 1, 1)
+    members = tf.one_hot(tf.cast(labels, tf.int32), ways) > 0
+    complete = sensible & tf.reduce_all(tf.reduce_any(members, axis=1))
     message = "Every task needs support examples of every class, labelled 0..N-1"
-    if tf.executing_eagerly():
-        if not complete:
-            raise ValueError(f"{message}; the labels are {np.unique(labels)}.")
-        return ways
-    with tf.control_dependencies([tf.debugging.assert_equal(complete, True, message)]):
+    with tf.control_dependencies([tf.debugging.Assert(complete, [message])]):
         return tf.identity(ways)
 
 
@@ -70,20 +71,8 @@ def true_class(labels, scores):
             "have the scores' shape without its last axis."
         )
     if scores.shape[-1] is not None:
-        check_range(labels, scores.shape[-1])
+        check_labels("targets", labels, scores.shape[-1])
     return tf.one_hot(tf.cast(labels, tf.int32), tf.shape(scores)[-1], dtype=scores.dtype)
-
-
-def check_range(labels, ways):
-    """Raise if integer labels, where their values are known, are not 0..ways-1."""
-    if not tf.executing_eagerly():
-        return
-    low, high = int(tf.reduce_min(labels)), int(tf.reduce_max(labels))
-    if low < 0 or high >= ways:
-        raise ValueError(
-            f"The labels run from {low} to {high}; allowed are 0 to {ways - 1}, because there are "
-            f"{ways} outputs."
-        )
 
 
 def minus_squared_distances(queries, prototypes):

@@ -31,7 +31,7 @@ class Graphs:
     """The graphs of one learner's methods, made anew when its settings have changed."""
 
     def __init__(self):
-        self.settings, self.functions = None, {}
+        self.settings, self.functions, self.specs = None, {}, None
 
     def of(self, learner, method):
         settings = learner.settings()

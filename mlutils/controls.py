@@ -1,9 +1,15 @@
 """The controls that every result is shown beside."""
 
+import itertools
+from collections.abc import Iterator
+
 import keras
 import tensorflow as tf
 
-from mlutils.evaluation import score
+from mlutils.door.networks import check_network
+from mlutils.door.numbers import check_count, check_seed
+from mlutils.door.tasks import as_batches, check_learner, read_episode
+from mlutils.evaluation import check_metric, score
 from mlutils.few_shot.prototypical import PrototypicalNetwork
 from mlutils.inner_loop import descend
 from mlutils.networks import predict_with
@@ -14,7 +20,7 @@ from mlutils.vectorize import map_tasks
 def controls(
     learner,
     episodes,
-    tasks=600,
+    tasks=None,
     *,
     model=None,
     encoder=None,
@@ -49,11 +55,26 @@ def controls(
         ValueError: as ``evaluate``; if ``episodes`` can be iterated only once; if ``model``
             cannot be cloned; with an encoder, if the labels are not integers.
     """
-    if iter(episodes) is episodes:
+    if isinstance(episodes, Iterator):
         raise ValueError(
             "episodes can be iterated only once, so that each control would get other tasks: "
             "give a dataset or a list, not an iterator."
         )
+    check_learner(learner)
+    learner.check_options(adapt_options)
+    seed = check_seed(seed)
+    check_metric(metric)
+    if tasks is not None:
+        tasks = check_count("tasks", tasks)
+    episodes, scratch_steps = as_batches(episodes), check_count("scratch_steps", scratch_steps)
+    model = model if model is not None else getattr(learner, "model", None)
+    if model is not None:
+        check_network(model)
+        scratch = FromScratch(model, learner.task_loss, scratch_steps)
+    nearest = None if encoder is None else PrototypicalNetwork(encoder)
+    for reader in (learner, nearest):  # before anything is run
+        for element in itertools.islice(episodes, 1) if reader else ():
+            read_episode(reader, element, scored=True)
     results = {}
     try:
         unadapted = learner.unadapted()
@@ -61,7 +82,7 @@ def controls(
         pass
     else:
         results["no adaptation"] = score(
-            lambda inputs: map_tasks(unadapted, inputs[2]), episodes, tasks, metric
+            lambda inputs: map_tasks(unadapted, inputs[2]), episodes, tasks, metric, learner
         )
 
     shuffle = keras.random.SeedGenerator(seed)
@@ -72,14 +93,11 @@ def controls(
         shuffled_y = tf.gather(support_y, order, axis=1, batch_dims=1)
         return learner((support_x, shuffled_y, query_x), **adapt_options)
 
-    results["shuffled support labels"] = score(predict_shuffled, episodes, tasks, metric)
-
-    model = model if model is not None else getattr(learner, "model", None)
+    results["shuffled support labels"] = score(predict_shuffled, episodes, tasks, metric, learner)
     if model is not None:
-        scratch = FromScratch(model, learner.task_loss, scratch_steps)
         results["trained from scratch"] = score(scratch, episodes, tasks, metric)
-    if encoder is not None:
-        results["nearest centroid"] = score(PrototypicalNetwork(encoder), episodes, tasks, metric)
+    if nearest is not None:
+        results["nearest centroid"] = score(nearest, episodes, tasks, metric, nearest)
     return results
 
 

@@ -17,6 +17,11 @@ def judge(test, right, wrong):
         ValueError: if there is no wrong version: every test would be good enough.
         Exception: any exception of the test that is not an ``AssertionError``.
     """
+    if not callable(test) or not isinstance(wrong, dict):
+        raise TypeError(
+            "judge needs a test, which is a function, and a dict of wrong versions; got "
+            f"{type(test).__name__} and {type(wrong).__name__}."
+        )
     if not wrong:
         raise ValueError("judge needs at least one wrong version, got none.")
 

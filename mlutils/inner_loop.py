@@ -3,7 +3,9 @@
 import keras
 import tensorflow as tf
 
-from mlutils.checks import check_count, check_finite
+from mlutils.door.functions import check_function, check_rule_type
+from mlutils.door.numbers import check_count, check_finite, check_flag
+from mlutils.door.tasks import as_tensor, sizes_of
 from mlutils.vectorize import map_tasks
 
 UNROLLED = 5  # more steps become a loop of the graph: as quick to trace, however many they are
@@ -32,7 +34,17 @@ def descend(rule, loss, theta, steps, tasks=None, *, states=None, first_order=Fa
         ``(weights, states, record)`` after the last step.  Weights that moved have a leading axis
         of tasks, if there are tasks.
     """
+    steps, first_order = (
+        check_count("steps", steps, least=0),
+        check_flag("first_order", first_order),
+    )
     rules = rule if isinstance(rule, list) else [rule] * len(theta)
+    if len(rules) != len(theta):
+        raise ValueError(f"rule holds {len(rules)} rules, and there are {len(theta)} weights.")
+    for rule in rules:
+        if rule is not None:
+            check_rule_type(rule)
+    check_function(loss, "loss")
     moving = [i for i, rule in enumerate(rules) if rule is not None]
 
     def step(index, weights, states, record):
@@ -40,7 +52,7 @@ def descend(rule, loss, theta, steps, tasks=None, *, states=None, first_order=Fa
             """The loss and its gradients by the weights that move."""
             with tf.GradientTape() as tape:
                 tape.watch([weights[i] for i in moving])
-                value = loss(weights, index, *task)
+                value = as_tensor("what the loss returns", loss(weights, index, *task))
             sources = [weights[i] for i in moving]
             gradients = tape.gradient(value, sources, unconnected_gradients="zero")
             return value, [tf.convert_to_tensor(g) for g in gradients]  # an Embedding's is sparse
@@ -94,12 +106,6 @@ def map_weights(function, weights, theta, tasks):
         return function(mine, *task[1])
 
     return map_tasks(one_task, ([weights[i] for i in own], tasks))
-
-
-def sizes_of(tensor):
-    """Its shape as a list: a number where it is known, a tensor where not."""
-    dynamic = tf.shape(tensor)
-    return [dynamic[i] if size is None else size for i, size in enumerate(tensor.shape)]
 
 
 class UpdateRule(keras.Model):
@@ -156,8 +162,19 @@ class GradientDescent:
 
 
 def check_rule(rule, model):
-    """Raise if a rule computes in another precision than a model's weights."""
-    if rule is not None and rule.compute_dtype != model.trainable_variables[0].dtype:
+    """Raise if a rule is none, or not for a model's weights."""
+    if rule is None:
+        return
+    if not isinstance(rule, UpdateRule):
+        raise TypeError(f"rule must be an mlutils.UpdateRule or None, got {type(rule).__name__}.")
+    shape = rule.shape if isinstance(rule, StepSize) else ()
+    for weight in model.trainable_variables if shape else ():
+        if weight.shape[-len(shape) :] != shape:
+            raise ValueError(
+                f"The rule has step sizes of shape {shape}, one of each coordinate, and the model "
+                f"a weight of shape {weight.shape}: take coordinates=None, or MetaSGD."
+            )
+    if rule.compute_dtype != model.trainable_variables[0].dtype:
         raise ValueError(
             f"The rule computes in {rule.compute_dtype} and the model's weights are "
             f"{model.trainable_variables[0].dtype}: make the rule with dtype=... of the weights."

@@ -7,10 +7,16 @@ import keras
 import tensorflow as tf
 
 from mlutils.compiled import Graphs, as_graph, compiled_steps
-from mlutils.episodes import Episode, check_batch, describe
-from mlutils.losses import check_single, check_takes_logits, mean_loss
+from mlutils.door import tasks as door
+from mlutils.door.losses import check_comparable, check_loss, compiled_loss
+from mlutils.door.networks import check_norms
+from mlutils.losses import mean_loss
 from mlutils.vectorize import map_tasks
 
+NO_CLASS_WEIGHT = (
+    "class_weight is refused: label 0 is another class in each task. Weigh queries by "
+    "sample_weight, of shape (tasks, Q)."
+)
 PLAIN = (bool, int, float, str, type(None))
 
 
@@ -36,6 +42,8 @@ class MetaLearner(keras.Model):
     call with tensors of some shapes, which takes a second, and then run as fast as in ``fit``;
     and again for another value of an option or a setting.
     """
+
+    described, fewest = False, 1  # the support set: is it signatures, what is its least size
 
     def __init__(self, **kwargs):
         # Inputs are passed on as they came: a float64 model gets its float64 episodes.
@@ -85,18 +93,52 @@ class MetaLearner(keras.Model):
 
         return map_tasks(one_task, (support_x, support_y, query_x))
 
+    def sees(self):
+        """The networks that see a support input and a query, whose shapes must fit; None if none.
+
+        The door (``mlutils.door``) asks this, and what follows.
+        """
+        return None, None
+
     def check_tasks(self, support_x, support_y):
-        """Raise if the support sets of a batch of tasks do not fit this learner."""
+        """Raise if the support sets of a batch of tasks do not fit this learner otherwise."""
+
+    def check_options(self, options):
+        """Raise if ``adapt`` does not take these options, or cannot run yet."""
+        door.check_options(self, options)
+
+    def predicts(self):
+        """The shape of what is predicted for a query, ``TensorShape``; None if not known."""
+        return None
+
+    def classes(self, support_y):
+        """How many classes the labels of these tasks are of; None if that is not known."""
+        return None
 
     def logits(self):
         """Whether a classifier's predictions are logits, as far as is known."""
         return False
 
     def prepare(self, element):
-        """An element of a dataset, with everything in shapes that XLA could not read off values."""
-        return element
+        """An element of a dataset as XLA can take it: labels checked, no shape read off values."""
+        (support_x, support_y, query_x), query_y, *others = element
+        with tf.control_dependencies(door.assert_finite((element[0], query_y))):
+            support_y, query_y = tf.identity(support_y), tf.identity(query_y)
+        ways = self.classes(support_y)
+        if ways is not None and support_y.dtype.is_integer:
+            support_y = door.assert_labels("support_y", support_y, ways)
+        if ways is not None and query_y.dtype.is_integer:
+            query_y = door.assert_labels("query_y", query_y, ways)
+        return (support_x, support_y, query_x), query_y, *others
 
     # ------------------------------------------------------------ what follows
+
+    def __call__(self, inputs, *args, **options):
+        """``call``, after the door: what the inputs are is checked before Keras sees them."""
+        self.check_options({k: v for k, v in options.items() if k not in ("training", "mask")})
+        inputs = self.checked_inputs(inputs)
+        self.graphs.specs = [tf.TensorSpec([None, None, *x.shape[2:]], x.dtype) for x in inputs]
+        return super().__call__(inputs, *args, **options)
 
     def call(self, inputs, training=None, **adapt_options):
         """Adapt to and predict for each task of a batch.
@@ -110,22 +152,13 @@ class MetaLearner(keras.Model):
         Returns:
             Predictions ``(tasks, Q, ...)``.
         """
-        support_x, support_y, query_x = self.checked_inputs(inputs)
-        return self.solve(support_x, support_y, query_x, **adapt_options)
+        return self.solve(*inputs, **adapt_options)
 
     def checked_inputs(self, inputs):
         """``(support_x, support_y, query_x)`` of a batch of tasks as tensors, or a ValueError."""
-        if not isinstance(inputs, (tuple, list)) or len(inputs) != 3:
-            raise ValueError(
-                "A learner takes (support_x, support_y, query_x); got "
-                f"{describe(inputs)}. fit and evaluate take a dataset of "
-                "((support_x, support_y, query_x), query_y), or x and y like that: "
-                "fit(*episode.element)."
-            )
-        support_x, support_y, query_x = map(tf.convert_to_tensor, inputs)
-        check_batch(support_x, support_y, query_x)
-        self.check_tasks(support_x, support_y)
-        return support_x, support_y, query_x
+        if any(isinstance(x, keras.KerasTensor) for x in tf.nest.flatten(inputs)):
+            return inputs  # of a functional model
+        return door.read_inputs(self, inputs)
 
     def task_loss(self, targets, predictions):
         """The compiled loss as a scalar: its mean over all examples.
@@ -134,8 +167,7 @@ class MetaLearner(keras.Model):
             targets: of the predictions' shape, or integer labels without their last axis.
             predictions: ``(..., examples, outputs)``.
         """
-        loss = check_single(getattr(self, "loss", None), type(self).__name__)
-        return mean_loss(loss, targets, predictions)
+        return mean_loss(compiled_loss(self), targets, predictions)
 
     def meta_loss(self, episodes):
         """The mean over tasks of the mean query loss after adaptation, a scalar.
@@ -147,19 +179,12 @@ class MetaLearner(keras.Model):
             episodes: an ``Episode`` with a leading axis of tasks, or the same as
                 ``((support_x, support_y, query_x), query_y)``.
         """
-        inputs, query_y = Episode.from_element(episodes).element
-        return self.query_loss(*self.checked_inputs(inputs), tf.convert_to_tensor(query_y))
+        return self.query_loss(*door.read_episode(self, episodes))
 
     @as_graph
     def query_loss(self, support_x, support_y, query_x, query_y):
         """``meta_loss`` of tensors."""
-        predictions = self((support_x, support_y, query_x))
-        if not predictions.shape[:2].is_compatible_with(query_y.shape[:2]):
-            raise ValueError(
-                f"query_y has shape {query_y.shape}, the predictions {predictions.shape}; tasks "
-                "and queries (the first two axes) must agree."
-            )
-        return self.task_loss(query_y, predictions)
+        return self.task_loss(query_y, self((support_x, support_y, query_x)))
 
     def meta_gradients(self, episodes):
         """The meta-loss of a batch of tasks and its gradient.
@@ -171,8 +196,7 @@ class MetaLearner(keras.Model):
             ``(loss, gradients)``: a scalar, and a list aligned with
             ``trainable_variables``.
         """
-        inputs, query_y = Episode.from_element(episodes).element
-        return self.loss_and_gradients(*self.checked_inputs(inputs), tf.convert_to_tensor(query_y))
+        return self.loss_and_gradients(*door.read_episode(self, episodes))
 
     @as_graph
     def loss_and_gradients(self, *tensors):
@@ -186,16 +210,130 @@ class MetaLearner(keras.Model):
     # ------------------------------------------------------------ Keras
 
     def compile(self, optimizer="rmsprop", loss=None, **options):
-        """Keras's; raises a ValueError for a loss that takes logits for probabilities."""
-        if self.logits() and loss is not None and not isinstance(loss, (dict, list, tuple)):
-            check_takes_logits(loss)
+        """Keras's; raises a ValueError for a loss that does not fit, as one of probabilities."""
+        self.check_loss(loss)
+        for name in getattr(self, "networks", ()):
+            check_norms(getattr(self, name), name)
         super().compile(optimizer, loss, **options)
+
+    def check_loss(self, loss):
+        """Raise if a loss does not fit what the learner predicts."""
+        check_loss(loss, type(self).__name__, self.logits())
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Keras's; nothing is compared by broadcasting, and labels are of the classes there are."""
+        if self.loss is not None and y is not None:
+            check_comparable(keras.losses.get(self.loss), y, y_pred)
+            if y.dtype.is_integer and y.shape.rank < y_pred.shape.rank:
+                y = door.assert_labels("query_y", y, tf.shape(y_pred)[-1])
+        sample_weight = door.of_queries(sample_weight, y)
+        with tf.control_dependencies(door.assert_finite((x, y))):
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        return super().compute_metrics(x, y, y_pred, door.of_queries(sample_weight, y))
+
+    def fit(self, x=None, y=None, batch_size=None, epochs=1, **options):
+        """Keras's; what is wrong with the data raises a ValueError before training begins.
+
+        Args:
+            x: a dataset of ``((support_x, support_y, query_x), query_y)``, or one batch of tasks
+                ``(support_x, support_y, query_x)``.
+            y: with the latter, ``query_y``.
+            batch_size: of Keras; not with a dataset.
+            epochs: of Keras.
+            **options: of Keras.  ``sample_weight``, ``(tasks,)`` or ``(tasks, Q)``, weighs the
+                loss of the queries.  ``class_weight`` is refused: the labels of a task's classes
+                mean another thing in each task.
+        """
+        if options.get("class_weight") is not None:
+            raise ValueError(NO_CLASS_WEIGHT)
+        weights = options.get("sample_weight")
+        x, y = self.checked_data(x, y, options.get("steps_per_epoch"), "steps_per_epoch", weights)
+        validation = options.get("validation_data")
+        if isinstance(validation, tf.data.Dataset):
+            self.checked_data(validation, None, options.get("validation_steps"), "validation_steps")
+        elif isinstance(validation, (tuple, list)) and len(validation) > 1:
+            checked = self.checked_data(*validation[:2], None, "validation_steps")
+            options["validation_data"] = (*checked, *validation[2:])
+        with door.short_errors():
+            return super().fit(x, y, batch_size, epochs, **options)
+
+    def evaluate(self, x=None, y=None, batch_size=None, **options):
+        """Keras's, of data as for ``fit``."""
+        if "_use_cached_eval_dataset" not in options:  # called by fit
+            weights = options.get("sample_weight")
+            x, y = self.checked_data(x, y, options.get("steps"), "steps", weights)
+        with door.short_errors():
+            return super().evaluate(x, y, batch_size, **options)
+
+    def predict(self, x, batch_size=None, **options):
+        """Keras's, of data as for ``fit``."""
+        x, _ = self.checked_data(x, None, options.get("steps"), "steps", targets=False)
+        with door.short_errors():
+            return super().predict(x, batch_size, **options)
+
+    def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, **options):
+        """Keras's, of a batch as for ``fit``."""
+        if class_weight is not None:
+            raise ValueError(NO_CLASS_WEIGHT)
+        x, y = self.checked_data(x, y, 1, "steps", sample_weight)
+        with door.short_errors():
+            return super().train_on_batch(x, y, sample_weight, **options)
+
+    def test_on_batch(self, x, y=None, sample_weight=None, **options):
+        """Keras's, of a batch as for ``fit``."""
+        x, y = self.checked_data(x, y, 1, "steps", sample_weight)
+        with door.short_errors():
+            return super().test_on_batch(x, y, sample_weight, **options)
+
+    def checked_data(self, x, y, steps, argument, weights=None, targets=True):
+        """What ``fit`` is given: a dataset that fits, arrays as tensors, generators as they are."""
+        if isinstance(x, tf.data.Dataset):
+            door.check_ends(x, steps, argument)
+            check = door.without_values(self.check_element if targets else self.check_inputs)
+            check(x.element_spec)
+            if targets and self.distribute_strategy.num_replicas_in_sync > 1 and self.jit_compile:
+                x = x.map(self.prepare)
+        elif isinstance(x, (tuple, list)):
+            x = self.checked_inputs(x)
+            y = door.read_query_y(self, x, y) if targets else None
+            self.check_weights(weights, y)
+        elif not hasattr(x, "__iter__") and not isinstance(x, keras.utils.PyDataset):
+            self.checked_inputs(x)  # raises
+        return x, y
+
+    def check_element(self, element):
+        """Raise if a dataset's element does not fit."""
+        inputs, query_y, weights = door.with_weights(element)
+        query_y = door.read_query_y(self, self.checked_inputs(inputs), query_y)
+        self.check_weights(weights, query_y)
+
+    def check_weights(self, weights, query_y):
+        """Raise if sample weights, where there are some, are not of tasks or of queries."""
+        if weights is not None:
+            door.of_queries(door.as_tensor("sample_weight", weights), query_y)
+
+    def check_inputs(self, element):
+        """Raise if the inputs of a dataset's element, with or without targets, do not fit."""
+        inside = isinstance(element, tuple) and len(element) < 3
+        self.checked_inputs(element[0] if inside else element)
 
     def compile_from_config(self, config):
         # Keras's own does nothing where ``compile`` is overridden.
         super().compile(**keras.saving.deserialize_keras_object(config))
         if self.optimizer is not None:
             self.optimizer.build(self.trainable_variables)
+
+    def export(self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **more):
+        """Keras's; for any numbers of tasks and examples of the shapes that were seen last."""
+        if input_signature is None and self.graphs.specs is None:
+            raise ValueError(
+                "Which shapes is this learner for? Call it once on a batch of tasks before export, "
+                "or pass input_signature."
+            )
+        signature = input_signature or [tuple(self.graphs.specs)]
+        super().export(filepath, format, verbose, signature, **more)
 
     def settings(self):
         """What a graph takes for constant and a user may change: to tell when one is stale.

@@ -1,11 +1,10 @@
 """The networks of the few-shot papers, and a norm layer fit for second derivatives."""
 
-import warnings
-
 import keras
 import tensorflow as tf
 
 from mlutils.classes import at_least_single
+from mlutils.door.numbers import check_count, check_counts, check_flag, check_option, check_positive
 
 
 def mlp(input_size=1, hidden=(40, 40), outputs=1, activation="relu"):
@@ -20,65 +19,10 @@ def mlp(input_size=1, hidden=(40, 40), outputs=1, activation="relu"):
     Returns:
         A built ``keras.Sequential`` from ``(batch, input_size)`` to ``(batch, outputs)``.
     """
+    input_size, outputs = check_count("input_size", input_size), check_count("outputs", outputs)
+    hidden = check_counts("hidden", hidden)
     layers = [keras.layers.Dense(units, activation=activation) for units in hidden]
     return keras.Sequential([keras.Input((input_size,)), *layers, keras.layers.Dense(outputs)])
-
-
-def check_network(model, name="model"):
-    """Raise unless ``model`` is a built Keras model that can run on one task at a time.
-
-    Args:
-        model: what was passed.
-        name: the argument's name, for the messages.
-    """
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"{name} must be a keras.Model, got {type(model).__name__}.")
-    if not model.built:
-        raise ValueError(
-            f"The {name} {model.name!r} has no weights yet: begin it with keras.Input(shape), "
-            "or call it once on an input."
-        )
-    layers = list(model._flatten_layers(include_self=False))
-    if penalised := [x.name for x in layers if getattr(x, "activity_regularizer", None)]:
-        raise ValueError(
-            f"The layers {penalised} of the {name} have an activity_regularizer, which would count "
-            "for some learners only: leave it out; kernel and bias regularizers are all right."
-        )
-    if any(isinstance(x, keras.layers.BatchNormalization) and x.trainable for x in layers):
-        raise ValueError(
-            f"The {name} holds a trainable keras.layers.BatchNormalization. Its running "
-            "statistics mix all tasks and would never be updated here. Use mlutils.BatchNorm, "
-            "which normalises each task by itself, or freeze the layer (layer.trainable = False)."
-        )
-
-
-def check_adaptable(model, first_order):
-    """Raise or warn about what an inner loop cannot move, or not differentiate twice."""
-    check_network(model)
-    if not model.trainable_variables:
-        raise ValueError(f"The model {model.name!r} has no trainable weights to adapt.")
-    if loops := looping(model):
-        raise ValueError(
-            f"The recurrent layers {loops} run as a loop, which TensorFlow cannot differentiate "
-            "twice when tasks are vectorised: create them with unroll=True."
-        )
-    kinds = (keras.layers.LayerNormalization, keras.layers.GroupNormalization)
-    layers = model._flatten_layers(include_self=False)
-    inexact = {kind.__name__ for x in layers for kind in kinds if isinstance(x, kind)}
-    if inexact and not first_order:
-        names = ", ".join(sorted(inexact))
-        warnings.warn(
-            f"The second derivative of keras.layers.{names} is wrong in TensorFlow "
-            "(tf.nn.moments stops a gradient), and with it the meta-gradient: use "
-            "mlutils.BatchNorm, no norm layer, or first_order=True.",
-            stacklevel=4,
-        )
-
-
-def looping(model):
-    """The names of a model's recurrent layers that run as a loop."""
-    layers = model._flatten_layers(include_self=False)
-    return [layer.name for layer in layers if getattr(layer, "unroll", None) is False]
 
 
 def mixes_examples(model):
@@ -109,18 +53,6 @@ def treats_each_alone(part):
     )
 
 
-def gives_logits(model):
-    """Whether a model is known to end with a layer that has no activation."""
-    try:
-        last = model.outputs[0]._keras_history.operation
-    except (AttributeError, IndexError, TypeError):
-        return False  # a subclassed model does not tell
-    if isinstance(last, keras.Model):
-        return gives_logits(last)
-    linear = getattr(last, "activation", None) is keras.activations.linear
-    return isinstance(last, (keras.layers.Dense, keras.layers.EinsumDense)) and linear
-
-
 class WithNetworks:
     """A Keras model whose configuration holds its networks; stands before its other bases.
 
@@ -138,6 +70,11 @@ class WithNetworks:
     def from_config(cls, config):
         parts = {n: keras.saving.deserialize_keras_object(config[n]) for n in cls.networks}
         return cls(**{**config, **parts})
+
+
+def normalises(model):
+    """Whether a model holds a ``BatchNorm``."""
+    return any(isinstance(x, BatchNorm) for x in model._flatten_layers())
 
 
 def predict_with(model, weights, x):
@@ -159,7 +96,7 @@ def predict_with(model, weights, x):
 DOWNSAMPLE = ("pool", "stride")
 
 
-def conv4(input_shape=(28, 28, 1), outputs=None, filters=64, downsample="pool", norm=True):
+def conv4(input_shape=(28, 28, 1), outputs=None, filters=64, downsample="pool", norm=False):
     """Four 3x3 convolution blocks, the network of the few-shot papers.
 
     A block is convolution, norm, ReLU; ``downsample="pool"`` adds 2x2 max-pooling
@@ -172,13 +109,20 @@ def conv4(input_shape=(28, 28, 1), outputs=None, filters=64, downsample="pool", 
             for the flattened features themselves: an encoder.
         filters: filters of each convolution.
         downsample: ``"pool"`` or ``"stride"``.
-        norm: put ``BatchNorm`` after each convolution.
+        norm: put ``BatchNorm`` after each convolution, as the papers do.  Predictions then depend
+            on the other queries of the batch (see ``transductive`` of the learners).
 
     Returns:
         A built ``keras.Sequential``.
     """
-    if downsample not in DOWNSAMPLE:
-        raise ValueError(f"downsample must be one of {DOWNSAMPLE}, got {downsample!r}.")
+    check_option("downsample", downsample, DOWNSAMPLE)
+    input_shape, filters = check_counts("input_shape", input_shape), check_count("filters", filters)
+    norm, outputs = (
+        check_flag("norm", norm),
+        None if outputs is None else check_count("outputs", outputs),
+    )
+    if len(input_shape) != 3:
+        raise ValueError(f"input_shape must be (height, width, channels), got {input_shape}.")
     if downsample == "pool" and min(input_shape[:2]) < 16:
         raise ValueError(
             f"input_shape {input_shape} is too small for four 2x2 poolings: at least 16 x 16 "
@@ -220,9 +164,7 @@ class BatchNorm(keras.layers.Layer):
 
     def __init__(self, epsilon=1e-3, **kwargs):
         super().__init__(**kwargs)
-        if not epsilon > 0:
-            raise ValueError(f"epsilon must be positive, got {epsilon!r}.")
-        self.epsilon = float(epsilon)
+        self.epsilon = check_positive("epsilon", epsilon)
 
     def build(self, input_shape):
         self.gamma = self.add_weight(shape=input_shape[-1:], initializer="ones", name="gamma")

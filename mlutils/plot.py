@@ -3,6 +3,7 @@
 import sys
 
 import matplotlib as mpl
+import matplotlib.axes
 
 # Okabe & Ito's palette, readable with every kind of colour vision, from dark to light.
 # In grey neighbours are close: figures also use line styles and labels.
@@ -49,6 +50,8 @@ def label_line(axes, x, y, text, color, **options):
         color: its colour.
         **options: of ``axes.annotate``; ``xytext`` is the distance from the point, in points.
     """
+    if not isinstance(axes, mpl.axes.Axes):
+        raise TypeError(f"axes must be matplotlib axes, got {type(axes).__name__}.")
     options = {"xytext": (6, 0), "va": "center", **options}
     axes.annotate(text, (x, y), textcoords="offset points", color=color, **options)
 
@@ -62,6 +65,10 @@ class Table:
     """
 
     def __init__(self, header, rows):
+        if isinstance(header, str) or not all(hasattr(v, "__iter__") for v in (header, rows)):
+            raise TypeError(f"header and rows must be sequences, got {header!r} and {rows!r}.")
+        if wrong := [row for row in rows if isinstance(row, str) or not hasattr(row, "__iter__")]:
+            raise TypeError(f"rows must hold sequences of cells, got {wrong[0]!r}.")
         self.lines = [[str(cell) for cell in row] for row in (header, *rows)]
         for line in self.lines:
             if len(line) != len(self.lines[0]):

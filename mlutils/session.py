@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from mlutils import plot
-from mlutils.checks import check_count, check_seed
+from mlutils.door.numbers import check_count, check_seed
 
 
 def setup(seed=0, threads=None):

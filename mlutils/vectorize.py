@@ -22,6 +22,8 @@ import warnings
 
 import tensorflow as tf
 
+from mlutils.episodes import describe
+
 UNROLLED = 32
 GROUP = 16
 
@@ -38,7 +40,17 @@ def map_tasks(function, tasks):
     Returns:
         What ``function`` returns, with a leading axis of tasks.
     """
-    flat = [tf.convert_to_tensor(t) for t in tf.nest.flatten(tasks)]
+    try:
+        flat = [tf.convert_to_tensor(t) for t in tf.nest.flatten(tasks)]
+    except (TypeError, ValueError):
+        flat = []
+    sizes = [t.shape[:1] for t in flat]
+    agree = sizes and all(s.rank != 0 and s.is_compatible_with(sizes[0]) for s in sizes)
+    if not callable(function) or not agree:
+        raise TypeError(
+            "map_tasks takes a function, and tensors that all begin with an axis of tasks; got "
+            f"{describe(function)} and {describe(tasks)}."
+        )
 
     def mapped(*flat):
         with converters():

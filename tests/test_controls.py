@@ -91,12 +91,17 @@ class Subclassed(keras.Model):
         return self.head(x)
 
 
+def built(model):
+    model(tf.zeros((1, 1)))
+    return model
+
+
 @pytest.mark.parametrize(
     "make, words",
     [
         (lambda episodes: dict(episodes=iter(episodes)), "iterated only once"),
         (lambda episodes: dict(encoder=identity(1)), r"float32; classes need \(S,\) integer"),
-        (lambda episodes: dict(model=Subclassed(1)), "cannot be cloned"),
+        (lambda episodes: dict(model=built(Subclassed(1))), "cannot be cloned"),
     ],
 )
 def test_wrong_input_raises(make, words):

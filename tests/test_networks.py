@@ -75,9 +75,13 @@ def test_mlp_is_the_sinusoid_network():
     "options, output, parameters",
     [
         # 4 blocks: 3*3*c*64 + 64 weights, 2*64 of the norm; the paper's 111,936 for an encoder.
-        (dict(), (None, 64), 640 + 3 * 36928 + 4 * 128),
-        (dict(downsample="stride", outputs=5), (None, 5), 640 + 3 * 36928 + 4 * 128 + 5 * 257),
-        (dict(norm=False, filters=8), (None, 8), 80 + 3 * 584),
+        (dict(norm=True), (None, 64), 640 + 3 * 36928 + 4 * 128),
+        (
+            dict(downsample="stride", outputs=5, norm=True),
+            (None, 5),
+            640 + 3 * 36928 + 4 * 128 + 5 * 257,
+        ),
+        (dict(filters=8), (None, 8), 80 + 3 * 584),
     ],
 )
 def test_conv4(options, output, parameters):

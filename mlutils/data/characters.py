@@ -4,8 +4,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mlutils.checks import check_count
 from mlutils.data.sampling import episodes
+from mlutils.door.numbers import check_count
+from mlutils.episodes import describe
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,11 +27,18 @@ class Characters:
     source: str
 
     def __post_init__(self):
-        images, counts = self.images, {len(self.images), len(self.names), len(self.scripts)}
-        if images.dtype != np.uint8 or images.ndim != 5 or len(counts) > 1 or not len(images):
+        images, labels = self.images, (self.names, self.scripts)
+        if not isinstance(images, np.ndarray) or not all(hasattr(v, "__len__") for v in labels):
+            raise TypeError(
+                "images must be an array, names and scripts tuples of strings; got "
+                f"{describe((images, *labels))}."
+            )
+        counts = {len(v) if np.ndim(v) else 0 for v in (images, *labels)}
+        drawn = images.dtype == np.uint8 and images.ndim == 5 and images.shape[-1] == 1
+        if not drawn or len(counts) > 1 or not images.size:
             raise ValueError(
-                "images must be uint8 (classes, drawings, height, width, 1), of one class at "
-                "least, with a name and a script for each; got "
+                "images must be uint8 (classes, drawings, height, width, 1), of one class and one "
+                "drawing at least, with a name and a script for each; got "
                 f"{images.dtype} {images.shape}, {len(self.names)} names, "
                 f"{len(self.scripts)} scripts."
             )
@@ -66,8 +74,10 @@ class Characters:
 
     def of_scripts(self, scripts):
         """The characters of some scripts only, named by a collection of strings or a single one."""
+        if not hasattr(scripts, "__iter__"):
+            raise TypeError(f"scripts must be names of scripts, got {scripts!r}.")
         scripts = {scripts} if isinstance(scripts, str) else set(scripts)
-        unknown = sorted(scripts - set(self.scripts))
+        unknown = sorted(scripts - set(self.scripts), key=str)
         if unknown:
             raise ValueError(f"No such scripts: {unknown}; there are {sorted(set(self.scripts))}.")
         return self.subset([i for i, script in enumerate(self.scripts) if script in scripts])
@@ -106,6 +116,10 @@ class Characters:
 
     def subset(self, kept, **others):
         """The characters at some positions, and what else changes with them."""
-        kept = list(kept)
+        if isinstance(kept, str) or not hasattr(kept, "__iter__"):
+            raise TypeError(f"kept must be positions of characters, got {kept!r}.")
+        kept = [check_count("kept", i, least=0) for i in kept]
+        if max(kept, default=0) >= len(self):
+            raise ValueError(f"kept must be positions from 0 to {len(self) - 1}, got {kept}.")
         names, scripts = (tuple(v[i] for i in kept) for v in (self.names, self.scripts))
         return replace(self, images=self.images[kept], names=names, scripts=scripts, **others)

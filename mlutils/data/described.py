@@ -7,11 +7,12 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from mlutils.checks import check_count, check_rate, check_seed
 from mlutils.data.characters import Characters
 from mlutils.data.plumbing import rendering
 from mlutils.data.plumbing.cache import cached_arrays
 from mlutils.data.sampling import episodes
+from mlutils.door.numbers import check_count, check_rate, check_seed
+from mlutils.episodes import describe
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -29,7 +30,13 @@ class Described(Characters):
 
     def __post_init__(self):
         super().__post_init__()
-        found, wanted = self.signatures, (len(self.images), len(self.attributes))
+        found, attributes = self.signatures, self.attributes
+        if not isinstance(found, np.ndarray) or not hasattr(attributes, "__len__"):
+            raise TypeError(
+                "signatures must be an array and attributes a tuple of strings; got "
+                f"{describe((found, attributes))}."
+            )
+        wanted = len(self.images), len(attributes)
         if found.dtype != np.float32 or found.shape != wanted:
             raise ValueError(
                 "signatures must be float32 (classes, attributes), here "

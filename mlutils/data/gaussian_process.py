@@ -3,9 +3,10 @@
 import numpy as np
 import tensorflow as tf
 
-from mlutils.checks import check_count, check_positive, check_seed
 from mlutils.data.plumbing.pipeline import endless
-from mlutils.episodes import Episode, check_batch
+from mlutils.door.numbers import check_count, check_positive, check_seed
+from mlutils.door.tasks import Anyone, as_tensor, read_inputs
+from mlutils.episodes import Episode
 
 X = (-2.0, 2.0)
 
@@ -75,8 +76,8 @@ class GaussianProcess:
         Returns:
             ``(tasks, Q, 2)``: mean and standard deviation of each query's y, noise included.
         """
-        support_x, support_y, query_x = map(tf.convert_to_tensor, inputs)
-        check_batch(support_x, support_y, query_x)
+        dtype = as_tensor("support_x", tf.nest.flatten(inputs)[0]).dtype
+        support_x, support_y, query_x = read_inputs(Anyone(dtype), inputs)
         shapes = [value.shape for value in (support_x, support_y, query_x)]
         if not all(shape.is_compatible_with((None, None, 1)) for shape in shapes):
             raise ValueError(

@@ -4,10 +4,10 @@ import unicodedata
 
 import numpy as np
 
-from mlutils.checks import check_option, check_seed
 from mlutils.data.characters import Characters
 from mlutils.data.plumbing import rendering
 from mlutils.data.plumbing.cache import cached_arrays
+from mlutils.door.numbers import check_option, check_seed
 
 # Scripts and notations, with the ranges of their code points.  No combining marks, digits or
 # ready-made combinations; of near-duplicates only the first in this order is kept.

@@ -1,6 +1,8 @@
 """Lake's one-shot test: one person draws each character once, another draws them to be named."""
 
+import contextlib
 import io
+import math
 import re
 import struct
 import warnings
@@ -9,13 +11,16 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from mlutils.checks import check_count, check_seed
+from mlutils.data.characters import Characters
 from mlutils.data.omniglot import ink_of, omniglot, resized
 from mlutils.data.plumbing.archives import read_archive
 from mlutils.data.plumbing.pipeline import endless
+from mlutils.door.numbers import check_count, check_flag, check_seed
 from mlutils.episodes import Episode
 
 LARGEST = 1024  # pixels a side: nothing that claims more is decoded
+# In all runs of an archive; the official one has 800 drawings of together 8,820,000 pixels.
+MOST_DRAWINGS, MOST_PIXELS = 10_000, 2**26
 # The official test: of each alphabet the drawers of its two runs, who teaches and who asks, and the
 # twenty characters.  As jvlmdr/omniglot-eval lists them, with checksums of all images, which fit.
 OFFICIAL = {
@@ -59,6 +64,8 @@ def lake_runs(characters, ways=20, within=True, queries=1, meta_batch=1, seed=0)
         ``mlutils.data.episodes`` gives: ``ways`` support examples a task and ``ways * queries``
         queries, one person's after the other's.
     """
+    if not isinstance(characters, Characters):
+        raise TypeError(f"characters must be Characters, got {type(characters).__name__}.")
     ways, queries = check_count("ways", ways), check_count("queries", queries)
     meta_batch, seed = check_count("meta_batch", meta_batch), check_seed(seed)
     drawings = characters.images.shape[1]
@@ -69,6 +76,7 @@ def lake_runs(characters, ways=20, within=True, queries=1, meta_batch=1, seed=0)
         )
     scripts, script_of = np.unique(characters.scripts, return_inverse=True)
     sizes = np.bincount(script_of)
+    within = check_flag("within", within)
     large = np.flatnonzero(sizes >= ways) if within else np.arange(1)
     if not len(large) or len(characters) < ways:
         raise ValueError(
@@ -151,7 +159,8 @@ def read_lake_runs(path, size=28):
 
     Raises:
         OSError: if the archive cannot be read.
-        ValueError: if it is damaged, or not of this layout.
+        ValueError: if it is damaged, or not of this layout, or names more than 10,000 drawings or
+            drawings of together more than 2**26 pixels.
     """
     if check_count("size", size) > LARGEST:
         raise ValueError(f"size must be at most {LARGEST}, got {size}.")
@@ -159,9 +168,11 @@ def read_lake_runs(path, size=28):
     lists = [name for name in files if name.endswith("class_labels.txt")]
     lists = [name for name in lists if not name.startswith("__MACOSX/")]  # a packer's shadows
     try:
-        runs = [one_run(files, name, size) for name in lists]
-        if not runs:
+        pairs = [listed(files, name) for name in lists]
+        if not pairs:
             raise ValueError("there is no runNN/class_labels.txt")
+        check_pixels(files, pairs)
+        runs = [one_run(files, *run, size) for run in zip(lists, pairs, strict=True)]
         shapes = {run.query_x.shape for run in runs}
         if len(shapes) > 1:
             raise ValueError("the runs have different numbers of characters")
@@ -174,26 +185,44 @@ def read_lake_runs(path, size=28):
     return Episode(*(tf.stack(values) for values in zip(*runs, strict=True)))
 
 
-def one_run(files, name, size):
-    """The run, an ``Episode``, whose list of pairs is the file ``name``."""
+def listed(files, name):
+    """The drawings in a run's list, the file ``name``: those of the test and their answers."""
     match = re.fullmatch(r"(.*/)?run\d+/class_labels\.txt", name)
     if not match:
         raise ValueError(f"the name {name!r}")
-    top = match[1] or ""
+    top = match[1] or ""  # folder
     lines = files[name].decode(errors="replace").split("\n")
     pairs = sorted(line.split() for line in lines if line.strip())
     if not pairs or any(len(pair) != 2 for pair in pairs):
         raise ValueError(f"{name} must hold two names a line")
     items, answers = zip(*pairs, strict=True)
-    classes = sorted(answers)
-    if len(set(classes)) < len(classes) or len(set(items)) < len(items):
+    if len(set(answers)) < len(answers) or len(set(items)) < len(items):
         raise ValueError(f"{name} names a drawing twice")
-    missing = [drawing for drawing in (*items, *classes) if top + drawing not in files]
+    missing = [drawing for drawing in (*items, *answers) if top + drawing not in files]
     if missing:
         raise ValueError(f"{name} names {missing[0]!r}, which is not there")
+    return [top + drawing for drawing in items], [top + drawing for drawing in answers]
+
+
+def check_pixels(files, runs):
+    """Raise a ValueError if the runs have too many drawings or pixels; none is decoded for that."""
+    drawings = [drawing for run in runs for part in run for drawing in part]
+    pixels = {name: math.prod(opened(name, files[name]).size) for name in set(drawings)}
+    total = sum(pixels[drawing] for drawing in drawings)
+    if len(drawings) > MOST_DRAWINGS or total > MOST_PIXELS:
+        raise ValueError(
+            f"it names {len(drawings):,} drawings of together {total:,} pixels; allowed are "
+            f"{MOST_DRAWINGS:,} and {MOST_PIXELS:,}"
+        )
+
+
+def one_run(files, name, pairs, size):
+    """The run, an ``Episode``, whose list is the file ``name`` and holds these ``pairs``."""
+    items, answers = pairs
+    classes = sorted(answers)
 
     def read(drawings):
-        ink = [decoded(drawing, files[top + drawing]) for drawing in drawings]
+        ink = [decoded(drawing, files[drawing]) for drawing in drawings]
         if len({picture.shape for picture in ink}) > 1:
             raise ValueError(f"{name}: its drawings have different sizes")
         return tf.cast(resized(np.stack(ink), size)[..., np.newaxis], tf.float32) / 255
@@ -202,14 +231,28 @@ def one_run(files, name, size):
     return Episode(read(classes), tf.range(len(classes)), read(items), labels)
 
 
-def decoded(name, png):
-    """The ink of a drawing that nobody has checked."""
+@contextlib.contextmanager
+def naming(name):
+    """What goes wrong with a drawing that nobody has checked is a ValueError that names it."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(png), formats=["PNG"])
-        if max(image.size) > LARGEST:
-            raise ValueError(f"it has {image.size} pixels; allowed are {LARGEST} a side")
-        return ink_of(image)
+            yield
     except (*UNREADABLE, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{name} is no PNG picture that can be read ({error})") from error
+
+
+def opened(name, png):
+    """The picture, which knows its size and is not decoded yet."""
+    with naming(name):
+        image = Image.open(io.BytesIO(png), formats=["PNG"])
+        if max(image.size) > LARGEST:
+            raise ValueError(f"it has {image.size} pixels; allowed are {LARGEST} a side")
+        return image
+
+
+def decoded(name, png):
+    """The ink of a drawing."""
+    image = opened(name, png)
+    with naming(name):
+        return ink_of(image)

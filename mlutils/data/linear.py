@@ -3,9 +3,10 @@
 import numpy as np
 import tensorflow as tf
 
-from mlutils.checks import check_count, check_rate, check_seed
 from mlutils.data.plumbing.pipeline import endless
-from mlutils.episodes import Episode, check_batch
+from mlutils.door.numbers import check_count, check_rate, check_seed
+from mlutils.door.tasks import Anyone, as_inputs, read_inputs
+from mlutils.episodes import Episode
 
 
 class LinearGaussian:
@@ -22,7 +23,7 @@ class LinearGaussian:
     """
 
     def __init__(self, mean, spread=1.0, noise=0.5):
-        mean = np.array(mean, np.float32)
+        mean = as_inputs("mean", mean, tf.float32).numpy().astype(np.float32)
         if mean.ndim != 1 or mean.size == 0 or not np.isfinite(mean).all():
             raise ValueError(f"mean must be a vector of finite numbers, got {mean!r}.")
         self.mean = mean
@@ -64,11 +65,16 @@ class LinearGaussian:
         Returns:
             Predictions ``(tasks, Q, 1)``.
         """
-        check_batch(*map(tf.convert_to_tensor, inputs))
         # In float32 a small noise would drown in rounding, and the ceiling would be none.
-        support_x, support_y, query_x = (tf.cast(value, tf.float64) for value in inputs)
-        if support_y.shape[2:] != [1]:
-            raise ValueError(f"support_y has shape {support_y.shape}; allowed is (tasks, S, 1).")
+        support_x, support_y, query_x = read_inputs(Anyone(tf.float64), inputs)
+        d = self.mean.size
+        shapes = support_x.shape[2:], support_y.shape[2:], query_x.shape[2:]
+        if shapes != ([d], [1], [d]):
+            raise ValueError(
+                f"support_x, support_y and query_x have shapes {support_x.shape}, "
+                f"{support_y.shape} and {query_x.shape}; allowed are (tasks, S, {d}), "
+                f"(tasks, S, 1) and (tasks, Q, {d})."
+            )
         mean = self.mean[:, None].astype(np.float64)
         surprise = support_y - support_x @ mean
         predictions = query_x @ (mean + self._gain(support_x) @ surprise)
@@ -83,7 +89,11 @@ class LinearGaussian:
         Returns:
             ``(tasks,)``, averaged over theta, the noise, and a query x from N(0, I).
         """
-        exact = tf.cast(support_x, tf.float64)
+        exact = as_inputs("support_x", support_x, tf.float64)
+        if exact.shape.rank != 3 or exact.shape[2] != self.mean.size:
+            raise ValueError(
+                f"support_x has shape {exact.shape}; allowed is (tasks, S, {self.mean.size})."
+            )
         explained = tf.linalg.trace(self._gain(exact) @ exact)
         floor = self.noise**2 + self.spread**2 * (self.mean.size - explained)
         return tf.cast(floor, tf.convert_to_tensor(support_x).dtype)

@@ -7,8 +7,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mlutils.checks import check_count, check_seed
 from mlutils.data.plumbing.pipeline import endless
+from mlutils.door.functions import read_theta
+from mlutils.door.numbers import check_count, check_counts, check_seed
+from mlutils.door.tasks import as_inputs, as_tensor
 
 
 class NetworkTraining:
@@ -28,15 +30,16 @@ class NetworkTraining:
     """
 
     def __init__(self, x, y, hidden=(20,), activation="sigmoid", batch=128):
-        x, y = np.asarray(x, np.float32), np.asarray(y)
-        if len(x) == 0 or y.shape != x.shape[:1] or y.dtype.kind not in "iu" or y.min() < 0:
+        x, y = as_inputs("x", x, tf.float32).numpy().astype(np.float32), as_tensor("y", y).numpy()
+        fits = x.ndim and len(x) and y.shape == x.shape[:1] and y.dtype.kind in "iu"
+        if not fits or y.min() < 0 or y.max() >= len(y):
             raise ValueError(
-                "x and y must be (examples, ...) and as many integer labels from 0; got shapes "
+                "x and y must be (examples, ...) and as many integer labels 0..N-1; got shapes "
                 f"{x.shape} and {y.shape}, y of dtype {y.dtype}."
             )
         x, y = x.reshape(len(x), -1), y.astype(np.int32)
         self.x, self.y = tf.constant(x), tf.constant(y)  # once, not in every graph
-        hidden = [check_count("hidden", units) for units in hidden]
+        hidden = check_counts("hidden", hidden)
         self.sizes = (x.shape[1], *hidden, int(y.max()) + 1)
         self.activation = keras.activations.get(activation)
         self.batch = check_count("batch", batch)
@@ -84,6 +87,11 @@ class NetworkTraining:
         Returns:
             ``(functions, batch, classes)``.
         """
+        theta = read_theta(theta)
+        if theta.shape[1] not in (None, self.dimension):
+            raise ValueError(
+                f"theta has shape {theta.shape}; allowed is (functions, {self.dimension})."
+            )
         parts = tf.split(theta, [math.prod(shape) for shape in self.shapes], axis=1)
         for layer, (kernel, bias) in enumerate(zip(parts[::2], parts[1::2], strict=True)):
             if layer:
@@ -111,6 +119,7 @@ class NetworkTraining:
         Returns:
             ``(functions,)``.
         """
+        theta = read_theta(theta)
         x, y = self.mini_batches(tf.shape(theta)[0], key, step)
         logits = self.predict(theta, tf.cast(x, theta.dtype))
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits)

@@ -5,10 +5,10 @@ import io
 import numpy as np
 from PIL import Image
 
-from mlutils.checks import check_count, check_option
 from mlutils.data.characters import Characters
 from mlutils.data.plumbing.archives import checked_archive, fetched_archive, own_archives
 from mlutils.data.plumbing.cache import cache_folder, cached_arrays
+from mlutils.door.numbers import check_count, check_option
 
 SOURCE = "Omniglot"
 FROM = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"

@@ -2,8 +2,10 @@
 
 import tensorflow as tf
 
-from mlutils.checks import check_count, check_seed
 from mlutils.data.plumbing.pipeline import endless
+from mlutils.door.numbers import check_count, check_flag, check_seed
+from mlutils.door.tasks import as_tensor, finite
+from mlutils.episodes import describe
 
 
 class Quadratics:
@@ -20,7 +22,8 @@ class Quadratics:
     """
 
     def __init__(self, dimension=10, rotated=True):
-        self.dimension, self.rotated = check_count("dimension", dimension), bool(rotated)
+        self.dimension = check_count("dimension", dimension)
+        self.rotated = check_flag("rotated", rotated)
 
     def problems(self, functions=128, seed=0):
         """Endless batches of functions, and where to start on them.
@@ -57,7 +60,7 @@ class Quadratics:
         Returns:
             ``(..., functions)``.
         """
-        w, y = problem
+        theta, w, y = read_quadratic(theta, problem)
         return tf.reduce_sum(tf.square(tf.linalg.matvec(w, theta) - y), axis=-1)
 
     @staticmethod
@@ -77,7 +80,7 @@ class Quadratics:
             price of one gradient.
         """
         steps = check_count("steps", steps)
-        theta, w, y = (tf.cast(x, tf.float64) for x in (theta, *problem))
+        theta, w, y = (tf.cast(x, tf.float64) for x in read_quadratic(theta, problem))
         residual = y - tf.linalg.matvec(w, theta)
         downhill = tf.linalg.matvec(w, residual, transpose_a=True)  # minus half the gradient
         direction = downhill
@@ -94,3 +97,19 @@ class Quadratics:
             # Beyond convergence there is only rounding, which may add up: keep the lowest.
             values.append(tf.minimum(values[-1], tf.reduce_sum(residual**2, -1)))
         return tf.stack(values)
+
+
+def read_quadratic(theta, problem):
+    """theta ``(..., functions, d)``, W and y as tensors that fit together; or an error."""
+    if not isinstance(problem, (tuple, list)) or len(problem) != 2:
+        raise ValueError(f"problem must be (W, y), got {describe(problem)}.")
+    parts = zip(("theta", "W", "y"), (theta, *problem), strict=True)
+    theta, w, y = (finite(name, as_tensor(name, value)) for name, value in parts)
+    d = y.shape[-1:]
+    fit = y.shape.rank and w.shape[-2:].is_compatible_with(d.concatenate(d))
+    if not (fit and theta.shape.rank and theta.shape[-y.shape.rank :].is_compatible_with(y.shape)):
+        raise ValueError(
+            f"theta has shape {theta.shape}, W {w.shape} and y {y.shape}; allowed are "
+            "(functions, d), (functions, d, d) and (functions, d)."
+        )
+    return theta, w, y

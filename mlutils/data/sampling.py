@@ -3,9 +3,10 @@
 import numpy as np
 import tensorflow as tf
 
-from mlutils.checks import check_count, check_seed
 from mlutils.data.plumbing.pipeline import endless
-from mlutils.episodes import Episode
+from mlutils.door.numbers import check_count, check_seed
+from mlutils.door.tasks import as_inputs, as_tensor, finite
+from mlutils.episodes import Episode, describe
 
 
 def episodes(x, y, ways=5, shots=1, queries=5, meta_batch=16, seed=0):
@@ -35,7 +36,7 @@ def episodes(x, y, ways=5, shots=1, queries=5, meta_batch=16, seed=0):
         ValueError: if there are fewer than ``ways`` classes, or a class has fewer than
             ``shots + queries`` examples.
     """
-    x = tf.convert_to_tensor(x)
+    x = as_tensor("x", x)
     ways, shots = check_count("ways", ways), check_count("shots", shots, least=0)
     queries, meta_batch = check_count("queries", queries), check_count("meta_batch", meta_batch)
     seed = check_seed(seed)
@@ -48,9 +49,7 @@ def episodes(x, y, ways=5, shots=1, queries=5, meta_batch=16, seed=0):
 
     def gather(examples):
         chosen = tf.gather(x, examples)
-        if x.dtype == tf.uint8:
-            return tf.cast(chosen, tf.float32) / 255
-        return tf.cast(chosen, tf.float32)
+        return tf.cast(as_inputs("x", chosen, tf.float32), tf.float32)
 
     def sample(draws):
         def distinct(shape, number):
@@ -79,12 +78,21 @@ def episodes(x, y, ways=5, shots=1, queries=5, meta_batch=16, seed=0):
 
 def check_examples(x, y, ways, needed):
     """The classes, each example's class as an index, and the classes' sizes; or a ValueError."""
-    y = np.asarray(y)
-    if x.shape.rank == 0 or not (x.dtype.is_integer or x.dtype.is_floating or x.dtype.is_bool):
-        raise ValueError(
-            f"x must be an array of numbers, one example per row; got shape {x.shape} of "
-            f"{x.dtype.name}."
-        )
+    try:
+        y = np.asarray(y)
+    except ValueError:
+        raise TypeError(
+            f"y must be an array of one shape, a class per example; got {describe(y)}."
+        ) from None
+    finite("x", x)
+    if x.shape.rank == 0:
+        raise ValueError("x must be an array of numbers, one example per row; got a number.")
+    if y.dtype == object and all(isinstance(name, str) for name in y.flat):
+        y = y.astype(str)
+    if y.dtype == object:
+        raise TypeError("y must be an array of numbers or strings, got one of Python objects.")
+    if y.dtype.kind == "f" and np.isnan(y).any():
+        raise ValueError(f"y must hold classes; {np.isnan(y).sum()} of {y.size} are NaN.")
     if y.ndim != 1 or len(x) != len(y):
         raise ValueError(
             f"x holds {len(x)} examples and y has shape {y.shape}; y must be one class per "

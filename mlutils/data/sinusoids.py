@@ -4,8 +4,8 @@ import math
 
 import tensorflow as tf
 
-from mlutils.checks import check_count, check_seed
 from mlutils.data.plumbing.pipeline import endless
+from mlutils.door.numbers import check_count, check_seed
 from mlutils.episodes import Episode
 
 AMPLITUDE = (0.1, 5.0)

@@ -3,7 +3,8 @@
 import keras
 import tensorflow as tf
 
-from mlutils.checks import check_count
+from mlutils.door.numbers import check_count
+from mlutils.door.tasks import read_queries, read_support
 from mlutils.few_shot.sequence_learner import SequenceLearner
 
 
@@ -98,10 +99,12 @@ class ContextTransformer(SequenceLearner):
             Weights ``(blocks, heads, Q, 1 + S)``, the starting token first; each row adds up to
             one.
         """
-        support_x, support_y = tf.convert_to_tensor(support_x), tf.convert_to_tensor(support_y)
-        self.check_tasks(support_x[tf.newaxis], support_y[tf.newaxis])
-        summary = self.summarize(self.embed_one(support_x), support_y[tf.newaxis])
-        tokens, weights = self.query_tokens(self.embed_one(query_x)), []
+        support_x, support_y = read_support(self, support_x, support_y, axes=1)
+        query_x = read_queries(self, query_x, axes=1)
+        support_x, support_y = support_x[tf.newaxis], support_y[tf.newaxis]
+        summary = self.summarize(self.embed_support(support_x), support_y)
+        queries = self.embed_queries(support_x, query_x[tf.newaxis])
+        tokens, weights = self.query_tokens(queries), []
         for block, memory in zip(self.blocks, summary, strict=True):
             weights.append(block.weights_of(tokens, memory)[0])
             tokens = block(tokens, memory)

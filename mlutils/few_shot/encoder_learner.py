@@ -2,13 +2,16 @@
 
 import math
 
+import keras
 import tensorflow as tf
 
-from mlutils.classes import class_members
+from mlutils.classes import class_members, count_classes
 from mlutils.compiled import as_graph
-from mlutils.episodes import check_support, shape_of
+from mlutils.door.networks import check_network, looping
+from mlutils.door.numbers import check_flag
+from mlutils.door.tasks import check_classes, one_task, shape_of, sizes_of
 from mlutils.learner import MetaLearner
-from mlutils.networks import WithNetworks, check_network, looping, mixes_examples
+from mlutils.networks import WithNetworks, mixes_examples, normalises, predict_with
 from mlutils.vectorize import map_tasks
 
 
@@ -22,16 +25,23 @@ class EncoderLearner(WithNetworks, MetaLearner):
     Args:
         encoder: a built Keras model from inputs ``(batch, ...)`` to embeddings ``(batch, ...)``,
             which are flattened; it is used and trained in place.
+        transductive: whether the encoder sees a task's queries together.  If not, a query is
+            answered as if it came alone: an encoder whose embeddings depend on the rest of the
+            batch, as with ``BatchNorm``, sees each query beside the support set.  That costs S + 1
+            embeddings for each query (and the same for layers that are not Keras's own, which may
+            do anything); for other encoders the two are the same.
 
     Raises:
         TypeError: if ``encoder`` is not a Keras model.
         ValueError: if it is not built, or holds a trainable ``BatchNormalization``.
     """
 
-    def __init__(self, encoder, **kwargs):
+    def __init__(self, encoder, transductive=False, **kwargs):
         super().__init__(**kwargs)
-        check_network(encoder, "encoder")
+        mapped = not isinstance(encoder, keras.Model) or mixes_examples(encoder)
+        check_network(encoder, "encoder", mapped)
         self.encoder = encoder
+        self.transductive = check_flag("transductive", transductive)
         self.built = True
 
     def summarize(self, support, labels):
@@ -61,6 +71,7 @@ class EncoderLearner(WithNetworks, MetaLearner):
         """
         raise NotImplementedError(f"{type(self).__name__} does not define answer.")
 
+    @one_task
     def adapt(self, support_x, support_y):
         """Summarise one task's support set.
 
@@ -74,27 +85,55 @@ class EncoderLearner(WithNetworks, MetaLearner):
         Raises:
             ValueError: if the support set is empty or its labels do not fit.
         """
-        support_x, support_y = tf.convert_to_tensor(support_x), tf.convert_to_tensor(support_y)
-        self.check_tasks(support_x[tf.newaxis], support_y[tf.newaxis])
-        summary = self.summarize(self.embed_one(support_x), support_y[tf.newaxis])
-        return lambda query_x: self.answer(summary, self.embed_one(query_x))[0]
+        support_x, support_y = support_x[tf.newaxis], support_y[tf.newaxis]
+        summary = self.summarize(self.embed_support(support_x), support_y)
+
+        def predict(query_x):
+            return self.answer(summary, self.embed_queries(support_x, query_x[tf.newaxis]))[0]
+
+        return predict
 
     @as_graph
     def solve(self, support_x, support_y, query_x):
         """All tasks' summaries, and their answers."""
-        return self.answer(self.summarize(self.embed(support_x), support_y), self.embed(query_x))
+        summary = self.summarize(self.embed_support(support_x), support_y)
+        return self.answer(summary, self.embed_queries(support_x, query_x))
 
-    def check_tasks(self, support_x, support_y):
-        check_support(support_x.shape[1:], support_y.shape[1:], self.encoder)
+    def embed_support(self, support_x):
+        """The embeddings ``(tasks, S, features)`` that ``summarize`` takes."""
+        return self.embed(support_x)
+
+    def embed_queries(self, support_x, query_x):
+        """The embeddings ``(tasks, Q, features)`` of queries, each as if it came alone."""
+        if self.transductive or not mixes_examples(self.encoder):
+            return self.embed(query_x)
+        return self.embed_beside(support_x, query_x)
 
     @as_graph
+    def embed_beside(self, support_x, query_x):
+        """The embeddings ``(tasks, Q, features)`` of queries, each beside its support set."""
+        if support_x is None and normalises(self.encoder):
+            raise ValueError(
+                "The encoder holds a BatchNorm, and there are no support examples that a query "
+                "could be normalised with: use an encoder without, such as conv4(norm=False), or "
+                "transductive=True, which normalises a task's queries together."
+            )
+        tasks, count, *one = sizes_of(query_x)
+        each = tf.reshape(query_x, (tasks * count, 1, *one))
+        if support_x is not None:
+            each = tf.concat([tf.repeat(support_x, count, axis=0), each], axis=1)
+        embeddings = self.embed(each)[:, -1]
+        return tf.reshape(embeddings, (tasks, count, embeddings.shape[-1]))
+
+    def sees(self):
+        return self.encoder, self.encoder
+
     def embed(self, x):
         """The embeddings ``(tasks, examples, features)`` of ``(tasks, examples, ...)``."""
         return tf.cast(embed(self.encoder, x), self.compute_dtype)
 
-    def embed_one(self, x):
-        """The embeddings ``(1, examples, features)`` of one task's ``(examples, ...)``."""
-        return tf.cast(flat_embeddings(self.encoder, x)[tf.newaxis], self.compute_dtype)
+    def get_config(self):
+        return {**super().get_config(), "transductive": self.transductive}
 
 
 class ClassLearner(EncoderLearner):
@@ -105,13 +144,29 @@ class ClassLearner(EncoderLearner):
     """
 
     def check_tasks(self, support_x, support_y):
-        super().check_tasks(support_x, support_y)
-        class_members(support_y, self.compute_dtype)
+        check_classes(support_y)
+
+    def classes(self, support_y):
+        return count_classes(support_y)
+
+    def predicts(self):
+        return tf.TensorShape([None])
 
     def prepare(self, element):
         """The element with support labels as bools, whose number of classes is a shape."""
-        (support_x, support_y, query_x), *others = element
-        return (support_x, class_members(support_y, tf.float32) > 0, query_x), *others
+        (support_x, support_y, query_x), query_y, *others = super().prepare(element)
+        support_y = class_members(support_y, tf.float32) > 0
+        return (support_x, support_y, query_x), query_y, *others
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """Keras's, some of whose metrics need to know the number of outputs before it is read off
+        labels: one for each support example, those beyond the classes lowest."""
+        most = x[1].shape[1]
+        if y_pred.shape[-1] is None and most is not None and y.dtype.is_integer:
+            beyond = [[0, 0], [0, 0], [0, most - tf.shape(y_pred)[-1]]]
+            y_pred = tf.pad(y_pred, beyond, constant_values=y_pred.dtype.min)
+            y_pred = tf.ensure_shape(y_pred, [None, None, most])
+        return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def logits(self):
         return True
@@ -120,13 +175,18 @@ class ClassLearner(EncoderLearner):
 def embed(encoder, x):
     """Embed each task's examples by themselves: ``(tasks, n, ...)`` -> ``(tasks, n, features)``."""
 
-    def one_task(examples):
-        return flat_embeddings(encoder, examples)
-
+    if x.shape[0] == 1:
+        return flat_embeddings(encoder, x[0])[tf.newaxis]
     if not mixes_examples(encoder):
-        size = tf.shape(x)
-        embeddings = flat_embeddings(encoder, tf.reshape(x, tf.concat([[-1], size[2:]], 0)))
-        return tf.reshape(embeddings, (size[0], size[1], embeddings.shape[1]))
+        tasks, examples, *one = sizes_of(x)
+        embeddings = flat_embeddings(encoder, tf.reshape(x, (-1, *one)))
+        return tf.reshape(embeddings, (tasks, examples, embeddings.shape[1]))
+    # Read before the map: within it, a layer that is a tf.function would not be trained.
+    weights = [tf.convert_to_tensor(v) for v in encoder.trainable_variables]
+
+    def one_task(examples):
+        return flat_embeddings(lambda x, training: predict_with(encoder, weights, x), examples)
+
     if looping(encoder):  # whose gradient is beyond tf.vectorized_map
         signature = tf.TensorSpec((None, embedding_length(encoder)), encoder.compute_dtype)
         return tf.map_fn(one_task, x, fn_output_signature=signature)

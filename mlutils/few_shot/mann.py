@@ -3,8 +3,8 @@
 import keras
 import tensorflow as tf
 
-from mlutils.checks import check_count, check_finite
 from mlutils.classes import cosines
+from mlutils.door.numbers import check_count, check_finite
 from mlutils.few_shot.recurrent import RecurrentLearner
 from mlutils.few_shot.sequence_learner import SequenceLearner
 

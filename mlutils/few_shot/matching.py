@@ -3,8 +3,8 @@
 import keras
 import tensorflow as tf
 
-from mlutils.checks import check_positive
 from mlutils.classes import class_members, cosines
+from mlutils.door.numbers import check_positive
 from mlutils.few_shot.encoder_learner import ClassLearner
 
 

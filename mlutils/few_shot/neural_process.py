@@ -3,11 +3,13 @@
 import keras
 import tensorflow as tf
 
-from mlutils.checks import check_positive
-from mlutils.episodes import check_support, shape_of
+from mlutils.door.losses import check_loss, name_of
+from mlutils.door.networks import check_network
+from mlutils.door.numbers import check_positive
+from mlutils.door.tasks import one_task, shape_of
 from mlutils.learner import MetaLearner
-from mlutils.losses import gaussian_nll
-from mlutils.networks import WithNetworks, check_network
+from mlutils.losses import gaussian_nll, mean_loss
+from mlutils.networks import WithNetworks
 
 
 @keras.saving.register_keras_serializable(package="mlutils")
@@ -41,12 +43,14 @@ class ConditionalNeuralProcess(WithNetworks, MetaLearner):
                 f"The decoder gives {gives}; it must be (None, 2 outputs), a mean and a standard "
                 "deviation of each output."
             )
+        self.sizes = sizes_of(encoder, decoder)
         self.encoder, self.decoder = encoder, decoder
         self.smallest = check_positive("smallest", smallest)
         if self.smallest >= 1:
             raise ValueError(f"smallest must be less than 1, got {smallest!r}.")
         self.built = True
 
+    @one_task
     def adapt(self, support_x, support_y):
         """Encode one task's support set.
 
@@ -57,23 +61,23 @@ class ConditionalNeuralProcess(WithNetworks, MetaLearner):
         Returns:
             A predictor from ``(Q, inputs)`` to ``(Q, 2 outputs)``.
         """
-        support_x, support_y = self.numbers(support_x), self.numbers(support_y)
-        self.check_tasks(support_x[tf.newaxis], support_y[tf.newaxis])
-        points = tf.concat([support_x, support_y], axis=1)
+        points = tf.concat([self.numbers(support_x), self.numbers(support_y)], axis=1)
         code = tf.reduce_mean(self.numbers(self.encoder(points, training=False)), axis=0)
         return lambda query_x: self.decode(code, self.numbers(query_x))
 
     def check_tasks(self, support_x, support_y):
-        x, y = support_x.shape[1:], support_y.shape[1:]
-        check_support(x, y)
-        if x.rank != 2 or y.rank != 2:
+        x, y, (inputs, outputs) = support_x.shape[1:], support_y.shape[1:], self.sizes
+        if not (x.is_compatible_with([None, inputs]) and y.is_compatible_with([None, outputs])):
             raise ValueError(
                 f"support_x has shape {x} and support_y {y}; allowed are (S, inputs) and "
-                "(S, outputs)."
+                f"(S, outputs), here (S, {inputs or '...'}) and (S, {outputs or '...'})."
             )
 
+    def sees(self):
+        return (tf.TensorShape([self.sizes[0]]),) * 2
+
     def numbers(self, values):
-        return tf.cast(tf.convert_to_tensor(values), self.compute_dtype)
+        return tf.cast(values, self.compute_dtype)
 
     def decode(self, code, query_x):
         """Means and standard deviations ``(Q, 2 outputs)`` (:eq:`eq-neural-process`)."""
@@ -85,7 +89,34 @@ class ConditionalNeuralProcess(WithNetworks, MetaLearner):
 
     def task_loss(self, targets, predictions):
         """Minus the mean log likelihood, a scalar (:eq:`eq-gaussian-likelihood`)."""
-        return tf.reduce_mean(gaussian_nll(targets, predictions))
+        return mean_loss(getattr(self, "loss", None) or gaussian_nll, targets, predictions)
+
+    def check_loss(self, loss):
+        check_loss(loss, type(self).__name__, False)
+        if loss is not None and (isinstance(loss, str) or loss.__module__.startswith("keras.")):
+            name = loss if isinstance(loss, str) else name_of(loss)
+            raise ValueError(
+                f"The loss {name} takes predictions of the targets' shape, and "
+                f"{type(self).__name__}'s are means and standard deviations: use "
+                "loss=mlutils.gaussian_nll."
+            )
 
     def get_config(self):
         return {**super().get_config(), "smallest": self.smallest}
+
+
+def sizes_of(encoder, decoder):
+    """The lengths of an input and of a target, None where they are not known; or a ValueError."""
+    point, code = (shape_of(encoder, f"{end}put_shape") for end in ("in", "out"))
+    takes, gives = (shape_of(decoder, f"{end}put_shape") for end in ("in", "out"))
+    known = all(s is not None and s.rank == 2 and s[1] for s in (point, code, takes, gives))
+    if not known:
+        return None, None
+    inputs, outputs = takes[1] - code[1], gives[1] // 2
+    if inputs < 1 or inputs + outputs != point[1]:
+        raise ValueError(
+            f"The encoder maps {point} to {code} and the decoder {takes} to {gives}; allowed are "
+            "(None, inputs + outputs) to (None, features), and (None, features + inputs) to "
+            "(None, 2 outputs)."
+        )
+    return inputs, outputs

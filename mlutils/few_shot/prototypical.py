@@ -2,8 +2,8 @@
 
 import keras
 
-from mlutils.checks import check_option, check_positive
 from mlutils.classes import class_means, cosines, minus_squared_distances
+from mlutils.door.numbers import check_option, check_positive
 from mlutils.few_shot.encoder_learner import ClassLearner
 
 DISTANCES = ("euclidean", "cosine")

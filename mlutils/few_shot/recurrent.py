@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from mlutils.checks import check_count
+from mlutils.door.numbers import check_count, check_flag
 from mlutils.few_shot.sequence_learner import SequenceLearner
 
 
@@ -32,7 +32,7 @@ class RecurrentLearner(SequenceLearner):
 
     def __init__(self, encoder, outputs, units=64, delayed=True, cell=None, **kwargs):
         super().__init__(encoder, outputs, **kwargs)
-        self.delayed = bool(delayed)
+        self.delayed = check_flag("delayed", delayed)
         cell = cell or keras.layers.LSTMCell(check_count("units", units))
         self.memory = keras.layers.RNN(cell, return_sequences=True, return_state=True)
         self.head = keras.layers.Dense(self.outputs)
@@ -66,13 +66,16 @@ class RecurrentLearner(SequenceLearner):
 
     def answer_sequence(self, embeddings, labels):
         """One output at each step of reading (:eq:`eq-recurrent-prediction`)."""
+        outputs, *_ = self.memory(self.with_labels_before(embeddings, self.as_vectors(labels)))
+        return self.head(outputs)
+
+    def check_sequences(self):
+        super().check_sequences()
         if not self.delayed:
             raise ValueError(
                 "Where an example comes with its own label (delayed=False), no prediction can be "
                 "made along a sequence: use delayed=True, or a support set and queries."
             )
-        outputs, *_ = self.memory(self.with_labels_before(embeddings, self.as_vectors(labels)))
-        return self.head(outputs)
 
     def with_labels_before(self, embeddings, labels):
         """Each embedding with the label before it, zeros before the first."""

@@ -4,9 +4,9 @@ import keras
 import tensorflow as tf
 
 from mlutils.classes import class_means
-from mlutils.episodes import shape_of
+from mlutils.door.networks import check_network
+from mlutils.door.tasks import shape_of
 from mlutils.few_shot.encoder_learner import ClassLearner, embedding_shape
-from mlutils.networks import check_network
 from mlutils.vectorize import map_tasks
 
 

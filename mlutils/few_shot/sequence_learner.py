@@ -4,10 +4,11 @@ import math
 
 import tensorflow as tf
 
-from mlutils.checks import check_count
-from mlutils.classes import check_range
 from mlutils.compiled import as_graph
+from mlutils.door.numbers import check_count
+from mlutils.door.tasks import assert_labels, check_labels, predictor, read_support
 from mlutils.few_shot.encoder_learner import EncoderLearner, embedding_shape
+from mlutils.networks import mixes_examples
 
 
 class SequenceLearner(EncoderLearner):
@@ -49,9 +50,14 @@ class SequenceLearner(EncoderLearner):
 
     def call(self, inputs, training=None):
         """As ``MetaLearner.call``, or ``predict_sequence`` if the inputs are two."""
+        return self.solve_sequence(*inputs) if len(inputs) == 2 else self.solve(*inputs)
+
+    def checked_inputs(self, inputs):
+        """As ``MetaLearner``; and two, ``(x, y)`` of sequences."""
         if isinstance(inputs, (tuple, list)) and len(inputs) == 2:
-            return self.predict_sequence(*inputs)
-        return super().call(inputs, training)
+            self.check_sequences()
+            return read_support(self, *inputs)
+        return super().checked_inputs(inputs)
 
     def predict_sequence(self, x, y):
         """Predict the labels of sequences, each just before it is read.
@@ -67,16 +73,16 @@ class SequenceLearner(EncoderLearner):
         Returns:
             Predictions ``(tasks, T, outputs)``.
         """
-        x, y = tf.convert_to_tensor(x), tf.convert_to_tensor(y)
-        ranks = x.shape.rank, y.shape.rank
-        fit = None in ranks or (min(ranks) > 1 and x.shape[:2].is_compatible_with(y.shape[:2]))
-        if not fit or x.shape[1] == 0:
+        return self((x, y))
+
+    def check_sequences(self):
+        """Raise if this learner cannot predict along a sequence."""
+        if not self.transductive and mixes_examples(self.encoder):
             raise ValueError(
-                f"The sequences have shape {x.shape} and their labels {y.shape}; allowed are "
-                "(tasks, T, ...) and (tasks, T, ...), T at least 1."
+                "This encoder's embeddings depend on the rest of the batch, as with BatchNorm, and "
+                "along a sequence each example would see the later ones: use an encoder without, "
+                "or transductive=True."
             )
-        self.check_tasks(x, y)
-        return self.solve_sequence(x, y)
 
     @as_graph
     def solve_sequence(self, x, y):
@@ -84,32 +90,53 @@ class SequenceLearner(EncoderLearner):
         return self.answer_sequence(self.embed(x), y)
 
     def check_tasks(self, support_x, support_y):
-        super().check_tasks(support_x, support_y)
-        self.as_vectors(support_y)
+        labels = support_y.dtype.is_integer and support_y.shape.rank in (2, None)
+        if labels:
+            check_labels("support_y", support_y, self.outputs)
+        elif not (
+            support_y.dtype.is_floating
+            and support_y.shape.is_compatible_with([None, None, self.outputs])
+        ):
+            raise ValueError(
+                f"support_y of a task has shape {support_y.shape[1:]} and dtype "
+                f"{support_y.dtype.name}; allowed are (S,) integers from 0 to {self.outputs - 1} "
+                f"and (S, {self.outputs}) floats."
+            )
+
+    def classes(self, support_y):
+        return self.outputs if support_y.dtype.is_integer else None
+
+    def predicts(self):
+        return tf.TensorShape([self.outputs])
+
+    def prepare(self, element):
+        inputs, query_y, *others = element
+        if len(inputs) == 3:
+            return super().prepare(element)
+        x, y = inputs
+        if y.dtype.is_integer:
+            y, query_y = (assert_labels("y", labels, self.outputs) for labels in (y, query_y))
+        return (x, y), query_y, *others
 
     def unadapted(self):
         """The predictor that has read nothing."""
-        return lambda query_x: self.answer(self.empty_summary(), self.embed_one(query_x))[0]
+
+        def predict(query_x):
+            queries = self.embed_queries(None, query_x[tf.newaxis])
+            return self.answer(self.empty_summary(), queries)[0]
+
+        return predictor(self, predict)
 
     def logits(self):
         return True
 
     def as_vectors(self, labels):
         """Integer labels as one-hot, numbers as they are: ``(tasks, S, outputs)``."""
-        outputs = self.outputs
-        if labels.dtype.is_integer and labels.shape.rank in (2, None):
-            check_range(labels, outputs)
-            if not tf.executing_eagerly():
-                message = f"The labels must be 0 to {outputs - 1}: there are {outputs} outputs."
-                tf.debugging.assert_non_negative(labels, message)
-                tf.debugging.assert_less(labels, tf.cast(outputs, labels.dtype), message)
-            return tf.one_hot(tf.cast(labels, tf.int32), outputs, dtype=self.compute_dtype)
-        if labels.dtype.is_floating and labels.shape.is_compatible_with([None, None, outputs]):
+        if not labels.dtype.is_integer:
             return tf.cast(labels, self.compute_dtype)
-        raise ValueError(
-            f"support_y has shape {labels.shape[1:]} and dtype {labels.dtype.name}; allowed are "
-            f"(S,) integers from 0 to {outputs - 1} and (S, {outputs}) floats."
-        )
+        if not tf.executing_eagerly():
+            labels = assert_labels("support_y", labels, self.outputs)
+        return tf.one_hot(tf.cast(labels, tf.int32), self.outputs, dtype=self.compute_dtype)
 
     def get_config(self):
         return {**super().get_config(), "outputs": self.outputs}

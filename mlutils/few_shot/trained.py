@@ -5,7 +5,7 @@ from pathlib import Path
 
 import keras
 
-from mlutils.checks import check_option
+from mlutils.door.numbers import check_option
 
 FOLDER = Path(__file__).parent / "trained"
 

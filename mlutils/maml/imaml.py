@@ -3,8 +3,8 @@
 import keras
 import tensorflow as tf
 
-from mlutils.checks import check_count, check_positive
 from mlutils.compiled import as_graph
+from mlutils.door.numbers import check_count, check_positive
 from mlutils.inner_loop import check_fixed, map_weights
 from mlutils.maml.maml import MAML
 from mlutils.vectorize import map_tasks

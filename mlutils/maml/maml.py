@@ -3,18 +3,14 @@
 import keras
 import tensorflow as tf
 
-from mlutils.checks import check_count, check_rate
 from mlutils.compiled import as_graph
-from mlutils.episodes import check_labels, check_support
+from mlutils.door.losses import compiled_loss
+from mlutils.door.networks import check_adaptable, gives_logits
+from mlutils.door.numbers import check_count, check_flag, check_rate
+from mlutils.door.tasks import check_labels, check_predicted, one_task, predictor, shape_of
 from mlutils.inner_loop import GradientDescent, check_rule, descend, map_weights
 from mlutils.learner import MetaLearner
-from mlutils.networks import (
-    WithNetworks,
-    check_adaptable,
-    gives_logits,
-    mixes_examples,
-    predict_with,
-)
+from mlutils.networks import WithNetworks, mixes_examples, predict_with
 from mlutils.vectorize import map_tasks
 
 
@@ -72,9 +68,11 @@ class MAML(WithNetworks, MetaLearner):
         self.model, self.rule = model, rule
         self.inner_lr = check_rate("inner_lr", inner_lr)
         self.inner_steps = check_count("inner_steps", inner_steps, least=0)
-        self.first_order, self.transductive = bool(first_order), bool(transductive)
+        self.first_order = check_flag("first_order", first_order)
+        self.transductive = check_flag("transductive", transductive)
         self.built = True
 
+    @one_task
     def adapt(self, support_x, support_y, steps=None):
         """Take ``steps`` inner steps on one task (:eq:`eq-maml-inner`).
 
@@ -91,8 +89,6 @@ class MAML(WithNetworks, MetaLearner):
                 of range; if ``steps`` is negative; if the learner is frozen; before
                 ``compile(loss=...)``.
         """
-        support_x, support_y = tf.convert_to_tensor(support_x), tf.convert_to_tensor(support_y)
-        self.check_tasks(support_x[tf.newaxis], support_y[tf.newaxis])
         theta = self.initialisation()
         steps = self.inner_steps if steps is None else check_count("steps", steps, least=0)
         weights = self.adapted_weights(theta, support_x, support_y, steps)
@@ -137,7 +133,6 @@ class MAML(WithNetworks, MetaLearner):
     @as_graph
     def predict_queries(self, weights, support_x, query_x):
         """Predictions for the queries: all together, or each beside the support set alone."""
-        query_x = tf.convert_to_tensor(query_x)
         if self.transductive or not mixes_examples(self.model):
             return self.predict_with(weights, query_x)
 
@@ -153,11 +148,31 @@ class MAML(WithNetworks, MetaLearner):
 
     def unadapted(self):
         """The model at theta, before any inner step; it sees the queries together."""
-        return lambda query_x: self.predict_with(self.initialisation(), query_x)
+        return predictor(self, lambda query_x: self.predict_with(self.initialisation(), query_x))
+
+    def sees(self):
+        return self.model, self.model
+
+    def check_options(self, options):
+        super().check_options(options)
+        compiled_loss(self)
+        if options.get("steps") is not None and not tf.is_tensor(options["steps"]):
+            check_count("steps", options["steps"], least=0)
 
     def check_tasks(self, support_x, support_y):
-        check_support(support_x.shape[1:], support_y.shape[1:], self.model)
-        check_labels(support_y, self.model)
+        check_predicted(self, support_y, getattr(self, "loss", None))
+        if support_y.dtype.is_integer:
+            check_labels("support_y", support_y, self.classes(support_y))
+
+    def predicts(self):
+        outputs = shape_of(self.model, "output_shape")
+        return None if outputs is None else outputs[1:]
+
+    def classes(self, support_y):
+        """As many as the model has outputs, if these are labels beside several outputs."""
+        outputs = shape_of(self.model, "output_shape")
+        labels = support_y.dtype.is_integer and outputs is not None and outputs[-1] != 1
+        return outputs[-1] if labels else None
 
     def logits(self):
         return gives_logits(self.model)

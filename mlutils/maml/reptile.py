@@ -3,8 +3,8 @@
 import keras
 import tensorflow as tf
 
-from mlutils.checks import check_count, check_seed
 from mlutils.compiled import as_graph
+from mlutils.door.numbers import check_count, check_seed
 from mlutils.inner_loop import check_fixed
 from mlutils.maml.maml import MAML
 
@@ -59,6 +59,13 @@ class Reptile(MAML):
             aggregation="only_first_replica",
         )
 
+    def check_weights(self, weights, query_y):
+        if weights is not None:
+            raise ValueError(
+                "Reptile knows no sample_weight: it trains on support and query examples alike, "
+                "and not by the loss of the queries."
+            )
+
     def compute_loss(self, x, y, y_pred, sample_weight=None, training=True):
         """The query loss; in ``fit`` its gradient is replaced by ``directions``."""
         loss = super().compute_loss(x, y, tf.stop_gradient(y_pred), sample_weight, training)
@@ -88,7 +95,7 @@ class Reptile(MAML):
         Returns:
             A list of tensors aligned with ``trainable_variables`` of the model.
         """
-        support_x, support_y, query_x = map(tf.convert_to_tensor, inputs)
+        support_x, support_y, query_x = self.checked_inputs(inputs)
         x = tf.concat([support_x, query_x], 1)
         y = tf.concat([support_y, tf.cast(query_y, support_y.dtype)], 1)
         seed = tf.stack([tf.constant(self.seed, tf.int64), tf.convert_to_tensor(self.shuffles)])

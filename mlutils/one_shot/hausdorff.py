@@ -3,10 +3,10 @@
 import keras
 import tensorflow as tf
 
-from mlutils.checks import check_rate
-from mlutils.classes import class_members
+from mlutils.classes import class_members, count_classes
 from mlutils.compiled import as_graph
-from mlutils.episodes import check_support
+from mlutils.door.numbers import check_rate
+from mlutils.door.tasks import check_classes, one_task
 from mlutils.learner import MetaLearner
 
 
@@ -32,10 +32,9 @@ class ModifiedHausdorff(MetaLearner):
         self.threshold = check_rate("threshold", threshold)
         self.built = True
 
+    @one_task
     def adapt(self, support_x, support_y):
         """Keep one task's drawings; returns a predictor to logits ``(Q, N)``."""
-        support_x, support_y = tf.convert_to_tensor(support_x), tf.convert_to_tensor(support_y)
-        self.check_tasks(support_x[tf.newaxis], support_y[tf.newaxis])
         points = self.points(support_x)
         of_class = class_members(support_y[tf.newaxis], support_x.dtype)[0] > 0
 
@@ -58,8 +57,10 @@ class ModifiedHausdorff(MetaLearner):
         )
 
     def check_tasks(self, support_x, support_y):
-        check_support(support_x.shape[1:], support_y.shape[1:])
-        class_members(support_y, support_x.dtype)
+        check_classes(support_y)
+
+    def classes(self, support_y):
+        return count_classes(support_y)
 
     def points(self, drawings):
         """The inked pixels of ``(n, height, width, 1)``: a pair of tensors.
@@ -67,7 +68,6 @@ class ModifiedHausdorff(MetaLearner):
         Positions ``(n, most, 2)`` about their mean, and whether each is ink, bool ``(n, most)``:
         ``most`` is the largest number of inked pixels among these drawings, at least 1.
         """
-        drawings = tf.convert_to_tensor(drawings)
         drawn = drawings.shape.rank == 4 and drawings.shape[-1] == 1
         if not drawn or not drawings.dtype.is_floating:
             raise ValueError(

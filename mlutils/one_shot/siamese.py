@@ -3,8 +3,8 @@
 import keras
 import tensorflow as tf
 
-from mlutils.checks import check_option, check_positive
 from mlutils.classes import class_members, true_class
+from mlutils.door.numbers import check_option, check_positive
 from mlutils.few_shot.encoder_learner import ClassLearner, embedding_length
 
 COMPARISONS = ("distance", "weighted")
@@ -39,7 +39,7 @@ class SiameseNetwork(ClassLearner):
             features = embedding_length(encoder)
             start = keras.initializers.Constant(-1 / features)
             self.weigh = keras.layers.Dense(1, kernel_initializer=start, dtype=self.compute_dtype)
-            self.weigh.build((None, None, None, features))
+            self.weigh.build((None, features))
 
     def summarize(self, support, labels):
         """The embeddings ``(tasks, S, features)`` and one-hot labels ``(tasks, S, N)``."""
@@ -63,7 +63,10 @@ class SiameseNetwork(ClassLearner):
             ``(...)``, high for one class.
         """
         if self.comparison == "weighted":
-            return self.weigh(tf.abs(left - right))[..., 0]
+            apart = tf.abs(left - right)
+            # Flat: with more axes Keras 3.13, which Colab has, meets TensorFlow's issue 117700.
+            flat = self.weigh(tf.reshape(apart, (-1, apart.shape[-1])))
+            return tf.reshape(flat, tf.shape(apart)[:-1])
         squares = tf.reduce_sum(tf.square(left - right), axis=-1)
         return -tf.sqrt(tf.maximum(squares, TINY))
 
@@ -84,6 +87,8 @@ class ContrastiveLoss(keras.losses.Loss):
     Args:
         margin: a distance, positive.
     """
+
+    takes_labels = True
 
     def __init__(self, margin=1.0, **kwargs):
         super().__init__(**kwargs)
@@ -107,6 +112,8 @@ class PairCrossEntropy(keras.losses.Loss):
 
     Targets ``(..., Q)`` are integers 0..N-1, predictions ``(..., Q, N)`` log-odds, N at least 2.
     """
+
+    takes_labels = True
 
     def call(self, y_true, y_pred):
         return balanced(y_true, tf.nn.softplus(-y_pred), tf.nn.softplus(y_pred))

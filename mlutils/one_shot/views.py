@@ -4,8 +4,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mlutils.episodes import shape_of
-from mlutils.networks import WithNetworks, check_network
+from mlutils.door.networks import check_network
+from mlutils.door.numbers import check_rate
+from mlutils.door.tasks import as_inputs, as_tensor, finite, shape_of
+from mlutils.networks import WithNetworks
 
 # Rotation and slant, in radians, of each look.
 LOOKS = ((0.0, 0.0), (0.12, 0.0), (-0.12, 0.0), (0.0, 0.15), (0.0, -0.15))
@@ -24,11 +26,19 @@ def moved(images, rotation=0.0, slant=0.0, stretch=0.0, shift=0.0):
     Returns:
         Images of the same shape.
     """
-    images = tf.convert_to_tensor(images)
+    images = read_images(images)
     count = tf.shape(images)[0]
-    rotation, slant, stretch, shift = (
-        tf.cast(value, tf.float32) for value in (rotation, slant, stretch, shift)
-    )
+    options = {"rotation": rotation, "slant": slant, "stretch": stretch, "shift": shift}
+    for name, value in options.items():
+        value = finite(name, tf.cast(as_tensor(name, value), tf.float32))
+        allowed = [images.shape[0], 2][: 1 + (name in ("stretch", "shift"))]
+        if value.shape.rank and not value.shape.is_compatible_with(allowed):
+            raise ValueError(
+                f"{name} has shape {value.shape}; allowed are a number and {tuple(allowed)}, for "
+                f"images of shape {images.shape}."
+            )
+        options[name] = value
+    rotation, slant, stretch, shift = options.values()
     rotation, slant = (tf.broadcast_to(value, (count,)) for value in (rotation, slant))
     stretch, shift = (tf.broadcast_to(value, (count, 2)) for value in (stretch, shift))
     middle = tf.constant([images.shape[2] - 1, images.shape[1] - 1], tf.float32) / 2  # x, y
@@ -44,6 +54,14 @@ def moved(images, rotation=0.0, slant=0.0, stretch=0.0, shift=0.0):
     return keras.ops.image.affine_transform(images, transforms)
 
 
+def read_images(images):
+    """Images as a tensor of floats ``(n, height, width, channels)``, bytes as 0..1."""
+    images = as_inputs("images", images, tf.float32)
+    if images.shape.rank != 4:
+        raise ValueError(f"images has shape {images.shape}; allowed is (n, height, width, c).")
+    return images
+
+
 def randomly_moved(images, rotation=0.15, slant=0.15, stretch=0.12, shift=1.5):
     """Every image moved in its own way, normally distributed.
 
@@ -54,7 +72,10 @@ def randomly_moved(images, rotation=0.15, slant=0.15, stretch=0.12, shift=1.5):
     Returns:
         Images of the same shape.
     """
+    images = read_images(images)
     count = tf.shape(images)[0]
+    spreads = {"rotation": rotation, "slant": slant, "stretch": stretch, "shift": shift}
+    rotation, slant, stretch, shift = (check_rate(*pair) for pair in spreads.items())
 
     def normal(spread, *shape):
         return spread * tf.random.normal((count, *shape))

@@ -3,7 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
-from mlutils.checks import check_count
+from mlutils.door.functions import check_optimizer, checked, read_theta
+from mlutils.door.numbers import check_count, check_rate
 
 
 def run_optimizer(optimizer, function, theta, steps, rates=None):
@@ -22,11 +23,11 @@ def run_optimizer(optimizer, function, theta, steps, rates=None):
         float64 ``(rates, steps + 1, functions)``: f(theta_0) to f(theta_T), infinite from where a
         run stopped being finite.
     """
-    steps = check_count("steps", steps)
-    if optimizer.built:
-        raise ValueError(
-            "The optimizer was used before; its state would carry over: make a new one."
-        )
+    steps, theta = check_count("steps", steps), read_theta(theta)
+    check_optimizer(optimizer)
+    function = checked(function, theta)
+    function(theta, tf.constant(0))  # a wrong function is better told of outside a graph
+    rates = [None] if rates is None else check_rates(rates)
     variable = tf.Variable(theta)
     optimizer.build([variable])
     initial = [v.numpy() for v in optimizer.variables]
@@ -52,13 +53,23 @@ def run_optimizer(optimizer, function, theta, steps, rates=None):
 
     run = tf.function(run).get_concrete_function()
     runs = []
-    for rate in [None] if rates is None else rates:
+    for rate in rates:
         variable.assign(theta)
         for v, value in zip(optimizer.variables, initial, strict=True):
             v.assign(value)
         if rate is not None:
-            optimizer.learning_rate = float(rate)
+            optimizer.learning_rate = rate
         runs.append(run().numpy().astype(np.float64))
     runs = np.stack(runs)
     finite = np.logical_and.accumulate(np.isfinite(runs), axis=1)
     return np.where(finite, runs, np.inf)
+
+
+def check_rates(rates):
+    """Step sizes as a list of floats, at least one, each at least 0."""
+    if not hasattr(rates, "__iter__") or isinstance(rates, (str, bytes, dict)):
+        raise ValueError(f"rates must be a list of step sizes or None, got {rates!r}.")
+    rates = [check_rate("rates", rate) for rate in rates]
+    if not rates:
+        raise ValueError("rates must hold at least one step size, got none.")
+    return rates

@@ -1,8 +1,14 @@
 """A learned update rule as an optimizer that any Keras model can be compiled with."""
 
+import json
+import zipfile
+from numbers import Real
+from pathlib import Path
+
 import keras
 import tensorflow as tf
 
+from mlutils.door.numbers import check_rate
 from mlutils.inner_loop import StepSize, UpdateRule
 
 
@@ -26,6 +32,8 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
     """
 
     def __init__(self, rule, learning_rate=1.0, name="learned_optimizer", **kwargs):
+        if isinstance(learning_rate, Real):
+            learning_rate = check_rate("learning_rate", learning_rate)
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         if not isinstance(rule, UpdateRule):
             raise TypeError(f"rule must be an mlutils.UpdateRule, got {type(rule).__name__}.")
@@ -96,10 +104,12 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             **options: as for the class.
 
         Raises:
-            ValueError: if there is no such file, or it is not a Keras archive.
-            TypeError: if it holds something else than a rule.
+            ValueError: if ``path`` does not end in ``.keras``, or there is no such file, or it is
+                no intact Keras archive; or as for the class.
+            TypeError: if it holds something else than a rule of a registered class; nothing of
+                that is made.
         """
-        return cls(keras.saving.load_model(path), **options)
+        return cls(saved_rule(Path(path)), **options)
 
     def get_config(self):
         return {
@@ -112,3 +122,25 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         config = dict(config)
         config["rule"] = keras.saving.deserialize_keras_object(config["rule"], custom_objects)
         return super().from_config(config, custom_objects)
+
+
+def saved_rule(path):
+    """The rule that was saved at ``path``; of an archive of anything else nothing is made."""
+    allowed = "Allowed is the path of a file ....keras that a rule's save wrote."
+    if path.suffix != ".keras":
+        raise ValueError(f"{path} does not end in .keras. {allowed}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            config = json.loads(archive.read("config.json"))
+        name = config["registered_name"] or config["class_name"]
+        kind = keras.saving.get_registered_object(name)
+        is_rule = isinstance(kind, type) and issubclass(kind, UpdateRule)
+        rule = keras.saving.load_model(path) if is_rule else None
+    except Exception as error:  # of zipfile, zlib, JSON, h5py or Keras
+        raise ValueError(f"{path} cannot be read as a rule ({error}). {allowed}") from error
+    if not is_rule:
+        raise TypeError(
+            f"{path} holds {name}; rule must be an mlutils.UpdateRule, of a class that is "
+            "registered by keras.saving.register_keras_serializable."
+        )
+    return rule

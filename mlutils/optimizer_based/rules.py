@@ -6,7 +6,8 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from mlutils.checks import check_count, check_option, check_positive, check_share
+from mlutils.door.numbers import check_count, check_option, check_positive, check_share
+from mlutils.door.tasks import as_tensor
 from mlutils.inner_loop import UpdateRule
 
 
@@ -150,7 +151,9 @@ def log_and_sign(gradient, p=10.0):
         ``(..., 2)``.
     """
     p = check_p(p)
-    gradient = tf.convert_to_tensor(gradient)
+    gradient = as_tensor("gradient", gradient)
+    if not gradient.dtype.is_floating:
+        raise TypeError(f"gradient must be floats, got {gradient.dtype.name}.")
     smallest = math.exp(-p)
     size = tf.abs(gradient)
     large = size >= smallest

@@ -4,9 +4,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mlutils.checks import check_count
 from mlutils.compiled import Graphs, as_graph
-from mlutils.inner_loop import descend, sizes_of
+from mlutils.door.functions import check_function, check_rule_type, check_state, checked, read_theta
+from mlutils.door.numbers import check_count, check_flag
+from mlutils.door.tasks import as_tensor, check_ends, sizes_of, without_values
+from mlutils.episodes import describe
+from mlutils.inner_loop import descend
 
 WEIGHTS = ("ones", "last", "increasing")
 
@@ -29,13 +32,15 @@ def unroll(rule, function, theta, steps, state=None, start=0, first_order=False)
         ``(values, theta, state)``: f(theta_0) to f(theta_T), ``(steps + 1, functions)``; theta_T;
         the rule's state then.
     """
-    steps, theta = check_count("steps", steps), tf.convert_to_tensor(theta)
-    if theta.shape.rank != 2:
-        raise ValueError(
-            f"theta has shape {tuple(theta.shape)}; allowed is (functions, coordinates)."
-        )
+    steps, theta = check_count("steps", steps), read_theta(theta)
+    first_order = check_flag("first_order", first_order)
+    check_rule_type(rule)
+    function = checked(function, theta)
+    if not tf.is_tensor(start):
+        start = check_count("start", start, least=0)
     if state is None:
         state = rule.initial_state(sizes_of(theta))
+    check_state(state, rule, theta)
 
     record = tf.TensorArray(theta.dtype, size=steps + 1, element_shape=theta.shape[:1])
     (theta,), (state,), record = descend(
@@ -69,12 +74,19 @@ def step_weights(weights, steps):
             )
         time = np.arange(1.0, steps + 1)
         return {"ones": time**0, "last": 1.0 * (time == steps), "increasing": time / steps}[weights]
-    numbers = np.asarray(weights, np.float64)
+    numbers = as_tensor("weights", weights).numpy().astype(np.float64)
     if numbers.shape != (steps,) or not np.isfinite(numbers).all():
         raise ValueError(f"weights must be {steps} finite numbers, one a step, got {weights!r}.")
     if (numbers < 0).any() or not numbers.any():
         raise ValueError(f"weights must be at least 0 and not all 0, got {weights!r}.")
     return numbers
+
+
+def check_problems(batch):
+    """A batch ``(theta_0, problem)``; or a ValueError."""
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        raise ValueError(f"A batch of functions is (theta_0, problem), got {describe(batch)}.")
+    return read_theta(batch[0]), batch[1]
 
 
 class RuleTrainer(keras.Model):
@@ -109,6 +121,8 @@ class RuleTrainer(keras.Model):
     ):
         kwargs.setdefault("dtype", keras.config.floatx())  # as for rules: no mixed policy
         super().__init__(autocast=False, **kwargs)
+        check_rule_type(rule)
+        check_function(function)
         self.rule, self.function = rule, function
         self.steps = check_count("steps", steps)
         self.truncation = check_count("truncation", steps if truncation is None else truncation)
@@ -123,7 +137,7 @@ class RuleTrainer(keras.Model):
                 f"With weights={weights!r} and truncation={self.truncation} a whole segment has "
                 "weight 0, and nothing would be learned from it: use a longer truncation, or None."
             )
-        self.first_order = bool(first_order)
+        self.first_order = check_flag("first_order", first_order)
         self.tracker = keras.metrics.Mean(name="loss")
         self.graphs, self.built = Graphs(), True
 
@@ -174,13 +188,39 @@ class RuleTrainer(keras.Model):
         plain = self.steps, self.truncation, self.first_order, weights
         return plain, self.function, id(self.rule), trainable
 
-    @as_graph
+    def fit(self, x=None, *others, **options):
+        """Keras's; what is wrong with the data raises a ValueError before training begins.
+
+        Args:
+            x: a dataset of batches ``(theta_0, problem)``.
+            *others: of Keras.
+            **options: of Keras.
+        """
+        if not isinstance(x, tf.data.Dataset):
+            raise TypeError(
+                "fit takes a dataset of (theta_0, problem), such as a family's problems(); got "
+                f"{describe(x)}."
+            )
+        check_ends(x, options.get("steps_per_epoch"), "steps_per_epoch")
+        without_values(check_problems)(x.element_spec)
+        return super().fit(x, *others, **options)
+
+    def evaluate(self, x=None, *others, **options):
+        """Keras's, of data as for ``fit``."""
+        if isinstance(x, tf.data.Dataset):
+            check_ends(x, options.get("steps"), "steps")
+        return super().evaluate(x, *others, **options)
+
     def meta_loss(self, batch):
         """J of a batch (:eq:`eq-unrolled-objective`), a scalar."""
+        return self.loss_of(check_problems(batch))
+
+    @as_graph
+    def loss_of(self, batch):
+        """``meta_loss`` of tensors."""
         zero = tf.zeros((), batch[0].dtype)
         return self.over_segments(batch, self.segment_loss, zero)
 
-    @as_graph
     def meta_gradients(self, batch):
         """J of a batch, and its gradient by the rule's weights (:eq:`eq-unrolled-gradient`).
 
@@ -192,6 +232,11 @@ class RuleTrainer(keras.Model):
             ``(loss, gradients)``: a scalar, and a list aligned with the rule's
             ``trainable_variables``.
         """
+        return self.loss_and_gradients(check_problems(batch))
+
+    @as_graph
+    def loss_and_gradients(self, batch):
+        """``meta_gradients`` of tensors."""
         zero = tf.zeros((), batch[0].dtype)
         zeros = [tf.zeros_like(v) for v in self.rule.trainable_variables]
         return self.over_segments(batch, self.segment_gradients, (zero, zeros))
@@ -211,5 +256,5 @@ class RuleTrainer(keras.Model):
         return {"loss": self.tracker.result()}
 
     def test_step(self, batch):
-        self.tracker.update_state(self.meta_loss(batch))
+        self.tracker.update_state(self.loss_of(batch))
         return {"loss": self.tracker.result()}

@@ -3,8 +3,8 @@
 import keras
 import tensorflow as tf
 
-from mlutils.checks import check_positive
 from mlutils.classes import true_class
+from mlutils.door.numbers import check_positive
 from mlutils.few_shot.encoder_learner import embedding_length
 from mlutils.zero_shot.learner import TrainedZeroShotLearner
 
@@ -47,6 +47,8 @@ class HingeRankLoss(keras.losses.Loss):
     Args:
         margin: positive; 0.1 in the paper.
     """
+
+    takes_labels = True
 
     def __init__(self, margin=0.1, **kwargs):
         super().__init__(**kwargs)

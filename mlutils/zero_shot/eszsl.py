@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mlutils.checks import check_positive
+from mlutils.door.numbers import check_positive
 from mlutils.few_shot.encoder_learner import embedding_length
 from mlutils.zero_shot.learner import ZeroShotLearner
 

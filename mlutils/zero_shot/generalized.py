@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlutils.checks import check_finite, is_finite
+from mlutils.door.numbers import check_finite, is_finite
+from mlutils.door.tasks import as_tensor
 
 
 def class_accuracy(y, scores):
@@ -81,7 +82,7 @@ def calibrated(scores, seen, gamma):
     Returns:
         Scores ``(Q, N)``.
     """
-    scores = np.asarray(scores)
+    scores = as_tensor("scores", scores).numpy()
     if scores.ndim != 2:
         raise ValueError(f"scores must be (Q, N), got shape {scores.shape}.")
     return scores - check_finite("gamma", gamma) * check_seen(seen, scores)
@@ -156,7 +157,7 @@ def mean_by_class(y, right):
 
 def check_scores(y, scores):
     """``y`` and ``scores`` as arrays that fit together, or a ValueError."""
-    y, scores = np.asarray(y), np.asarray(scores)
+    y, scores = (as_tensor(name, v).numpy() for name, v in (("y", y), ("scores", scores)))
     if scores.ndim != 2 or y.shape != scores.shape[:1] or not len(y) or y.dtype.kind not in "iu":
         raise ValueError(
             "y must be integers (Q,) and scores (Q, N), Q at least 1; got y of "

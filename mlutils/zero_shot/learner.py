@@ -4,11 +4,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mlutils.checks import check_count
-from mlutils.classes import class_means, class_members
-from mlutils.compiled import as_graph
+from mlutils.classes import class_means
 from mlutils.data.described import constant_attributes
-from mlutils.episodes import check_support
+from mlutils.door.numbers import check_count
+from mlutils.door.tasks import as_targets, as_tensor, read_queries
 from mlutils.few_shot.encoder_learner import ClassLearner, flat_embeddings
 
 BATCH = 1000  # inputs embedded at once
@@ -31,6 +30,8 @@ class ZeroShotLearner(ClassLearner):
         attributes: the length of a signature.
     """
 
+    described = True
+
     def __init__(self, encoder, attributes, **kwargs):
         super().__init__(encoder, **kwargs)
         self.attributes = check_count("attributes", attributes)
@@ -49,52 +50,39 @@ class ZeroShotLearner(ClassLearner):
         Raises:
             ValueError: if a signature has another length or lacks a number (where only running a
                 graph shows it, TensorFlow's ``InvalidArgumentError``), or the labels do not fit; if
-                the learner has still to be fitted; the predictor, if queries are bytes.
+                the learner has still to be fitted.
         """
-        signatures = tf.convert_to_tensor(signatures)
-        self.check_signatures(signatures[tf.newaxis])
-        labels = tf.range(len(signatures)) if labels is None else tf.convert_to_tensor(labels)
-        self.check_tasks(signatures[tf.newaxis], labels[tf.newaxis])
-        summary = self.summarize(signatures[tf.newaxis], labels[tf.newaxis])
-        return lambda query_x: self.answer(summary, self.embed_one(query_x))[0]
+        if labels is None:
+            signatures = as_tensor("signatures", signatures)
+            labels = tf.range(tf.shape(signatures)[0] if signatures.shape.rank else 1)
+        return super().adapt(signatures, labels)
 
-    @as_graph
-    def solve(self, signatures, labels, query_x):
-        """As ``EncoderLearner``, with signatures in the place of examples."""
-        return self.answer(self.summarize(signatures, labels), self.embed(query_x))
+    def embed_support(self, support_x):
+        """The signatures themselves."""
+        return support_x
+
+    def embed_queries(self, support_x, query_x):
+        """As ``EncoderLearner``; a signature is no example that could stand beside a query."""
+        return super().embed_queries(None, query_x)
+
+    def sees(self):
+        return None, self.encoder
 
     def check_tasks(self, signatures, labels):
         self.check_signatures(signatures)
-        check_support(signatures.shape[1:], labels.shape[1:])
-        class_members(labels, self.compute_dtype)
+        super().check_tasks(signatures, labels)
 
     def check_signatures(self, signatures):
-        """Raise unless ``(tasks, N, attributes)`` and, where their values are known, finite."""
+        """Raise unless ``(tasks, N, attributes)``, finite."""
         shape = signatures.shape[1:]
         if shape.rank != 2 or shape[1] != self.attributes or shape[0] == 0:
             raise ValueError(
                 f"The signatures have shape {shape}; this learner takes (N, {self.attributes}): a "
                 f"row of {self.attributes} attributes for each class."
             )
-        finite = tf.math.is_finite(tf.cast(signatures, tf.float64))
-        if not tf.executing_eagerly():
-            tf.debugging.assert_equal(tf.reduce_all(finite), True, "An attribute is missing")
-        elif not tf.reduce_all(finite):
-            place = tuple(np.argwhere(~finite)[0])
-            raise ValueError(
-                f"Attribute {place[2]} of signature {place[1]} is missing: it is "
-                f"{signatures[place]}."
-            )
-
-    def embed(self, x):
-        """As ``EncoderLearner``; bytes raise a ValueError."""
-        check_floats(x)
-        return super().embed(x)
-
-    def embed_one(self, x):
-        """As ``EncoderLearner``; bytes raise a ValueError."""
-        check_floats(x)
-        return super().embed_one(x)
+        if not tf.executing_eagerly():  # else the door has looked
+            finite = tf.math.is_finite(tf.cast(signatures, tf.float64))
+            tf.debugging.Assert(tf.reduce_all(finite), ["An attribute is missing"])
 
     def summarize(self, signatures, labels):
         """The classes' vectors, class 0 first, ``(tasks, N, features)``."""
@@ -146,14 +134,14 @@ class ZeroShotLearner(ClassLearner):
             ``x``, ``y``, ``signatures`` as arrays, the latter of floats.
 
         Raises:
-            ValueError: if they do not fit together, or ``x`` are bytes; for a class without a
+            ValueError: if they do not fit together; for a class without a
                 signature or without examples; for an attribute that is missing, or the same for
                 all classes.
         """
-        x, y = np.asarray(x), np.asarray(y)
-        signatures = np.asarray(signatures, self.compute_dtype)
-        self.check_signatures(tf.convert_to_tensor(signatures[np.newaxis]))
-        check_floats(x)
+        signatures = tf.cast(as_targets("signatures", signatures, tf.float64), self.compute_dtype)
+        self.check_signatures(signatures[tf.newaxis])
+        x, y = (t.numpy() for t in (read_queries(self, x, axes=1, name="x"), as_tensor("y", y)))
+        signatures = signatures.numpy()
         if y.ndim != 1 or x.shape[:1] != y.shape or not np.issubdtype(y.dtype, np.integer):
             raise ValueError(
                 "y must be one integer class per example; got x of shape "
@@ -203,7 +191,8 @@ class TrainedZeroShotLearner(ZeroShotLearner):
         """
         if signatures is None:
             return super().fit(x, y, batch_size, **options)
-        if weights := {"class_weight", "sample_weight"} & set(options):
+        unknown = {"class_weight", "sample_weight", "validation_split"}
+        if weights := unknown & set(options):
             raise ValueError(f"With signatures fit knows no {weights.pop()}.")
         batch_size = check_count("batch_size", 64 if batch_size is None else batch_size)
         x, y, signatures = self.check_examples(x, y, signatures)
@@ -217,11 +206,3 @@ class TrainedZeroShotLearner(ZeroShotLearner):
         examples = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x))
         batches = examples.batch(min(batch_size, len(x)), drop_remainder=True).map(as_task)
         return super().fit(batches.prefetch(tf.data.AUTOTUNE), **options)
-
-
-def check_floats(x):
-    """Raise if inputs are bytes, which episodes never hold."""
-    if tf.as_dtype(x.dtype) == tf.uint8:
-        raise ValueError(
-            "These inputs are bytes (uint8), and episodes give pictures as 0..1: divide by 255."
-        )

@@ -3,11 +3,11 @@
 import keras
 import tensorflow as tf
 
-from mlutils.checks import check_positive
 from mlutils.classes import minus_squared_distances
-from mlutils.episodes import shape_of
+from mlutils.door.networks import check_network
+from mlutils.door.numbers import check_positive
+from mlutils.door.tasks import shape_of
 from mlutils.few_shot.encoder_learner import embed, embedding_length
-from mlutils.networks import check_network
 from mlutils.zero_shot.learner import TrainedZeroShotLearner
 
 

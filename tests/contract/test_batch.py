@@ -21,6 +21,7 @@ def test_a_batch_equals_one_task_at_a_time(float64, row):
     if row.kind == "described" and row.make.__qualname__.startswith("fitted"):
         pytest.skip("fitted on all examples at once, to which a norm layer means another thing")
     learner = compiled(row, row.make(network(mlutils.BatchNorm())))
+    learner.transductive = True
     inputs, _ = element(row.kind, dtype="float64")
     expected = one_at_a_time(learner, inputs)
     close(learner(inputs), expected)
@@ -67,6 +68,27 @@ def test_a_lone_query_is_answered_as_among_others(float64, row):
     for i in (3, 0, 3):
         close(predict(query_x[0, i : i + 1])[0], together[i])
     close(predict(query_x[0, ::-1]), together[::-1])
+
+
+@having("norm")
+def test_a_lone_query_is_answered_as_among_others_by_a_norm_layer_too(float64, row):
+    """Unless the learner says that it is transductive; where a query has only itself to be
+    normalised with, it is refused."""
+    learner = compiled(row, row.make(network(mlutils.BatchNorm())))
+    (x, y, query_x), _ = element(row.kind, tasks=1, dtype="float64")
+    learner.transductive = False
+    if row.kind == "described":
+        with pytest.raises(ValueError, match="transductive=True"):
+            learner((x, y, query_x))
+        return
+    together = learner((x, y, query_x))[0]
+    close(learner.adapt(x[0], y[0])(query_x[0]), together)
+    for i in (3, 0):
+        alone = query_x[:, i : i + 1]
+        close(learner.adapt(x[0], y[0])(alone[0])[0], together[i])
+        close(learner((x, y, alone))[0, 0], together[i])
+    learner.transductive = True
+    assert np.abs(learner((x, y, alone))[0, 0] - together[i]).max() > 1e-3
 
 
 @every

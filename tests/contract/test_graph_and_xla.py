@@ -140,15 +140,3 @@ def test_labels_do_not_make_new_programs():
     learner.prepare = lambda element: element
     with pytest.raises(tf.errors.InvalidArgumentError, match="compile-time constant"):
         seconds(learner)
-
-
-@pytest.mark.parametrize("name", ["prototypical", "matching", "relation", "Siamese"])
-def test_under_xla_a_missing_class_is_an_error_and_no_weight(name):
-    """XLA drops assertions: they are made before it."""
-    row = LEARNERS[name]
-    (x, y, query_x), query_y = element(row.kind)
-    wrong = tf.data.Dataset.from_tensors(((x, np.where(y == 1, 0, y), query_x), query_y))
-    learner = compiled(row, jit_compile=True)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="every class"):
-        learner.fit(wrong, verbose=0)
-    assert all(np.isfinite(w).all() for w in learner.get_weights())

@@ -1,4 +1,4 @@
-"""Every number that a family takes passes a check of ``mlutils.checks``, which is tested there."""
+"""Every number that a family takes passes a check of ``mlutils.door.numbers``."""
 
 import re
 from functools import partial

@@ -1,6 +1,7 @@
 import io
 import itertools
 import struct
+import tracemalloc
 import warnings
 import zlib
 
@@ -13,7 +14,7 @@ from PIL import Image
 
 import mlutils
 from mlutils import Episode, MetaLearner
-from mlutils.data import Characters, lake_runs, read_lake_runs
+from mlutils.data import Characters, lake, lake_runs, read_lake_runs
 from tests.data import helpers
 from tests.data.helpers import averaged, packed, png
 
@@ -346,3 +347,37 @@ def test_a_damaged_archive_is_refused_with_its_path(path, files, says):
     message = str(caught.value)
     assert str(path) in message
     assert "runNN/test/itemII.png runNN/training/classCC.png" in message
+
+
+def test_so_many_drawings_and_pixels_are_allowed_and_no_more(path, monkeypatch):
+    """In all runs together, and counted as often as they are named: run 3 names those of run 1."""
+    assert 5 * 20 * 40 * 105**2 < lake.MOST_PIXELS <= 2**26 and 800 < lake.MOST_DRAWINGS <= 10_000
+    files = {**layout(), "run03/class_labels.txt": layout()["run01/class_labels.txt"]}
+    path.write_bytes(packed(files))
+    drawings = RUNS * WAYS * 2
+    exact = {"MOST_DRAWINGS": drawings, "MOST_PIXELS": drawings * 105**2}
+    for name, most in exact.items():
+        monkeypatch.setattr(lake, name, most)
+    assert read_lake_runs(path).query_x.shape[:2] == (RUNS, WAYS)
+    monkeypatch.setattr(lake, "decoded", None)  # it is found before
+    for name, most in exact.items():
+        with monkeypatch.context() as patched:
+            patched.setattr(lake, name, most - 1)
+            with pytest.raises(ValueError, match=f"24 drawings of together 264,600 .*{most - 1:,}"):
+                read_lake_runs(path)
+
+
+def test_a_small_archive_of_many_pixels_is_refused_before_it_fills_the_memory(path):
+    """Drawings of the largest size, all of one colour."""
+    ways = 33
+    white = saved("PNG", (1024, 1024))
+    content = packed(layout(pictures=[[[white] * ways]] * 2, answers=[range(ways)]))
+    assert len(content) < 2**18
+    path.write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=f"66 drawings of together {66 * 2**20:,} pixels"):
+            read_lake_runs(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()

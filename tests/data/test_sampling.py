@@ -195,5 +195,5 @@ def test_examples_and_classes_must_fit():
     episodes(x, y, ways=3, shots=0, queries=2)
     with pytest.raises(ValueError, match="There are 0 classes"):
         episodes(x[:0], y[:0])
-    with pytest.raises(ValueError, match="x must be an array of numbers"):
+    with pytest.raises(TypeError, match="x must be an array of numbers"):
         episodes(["a", "b"], [0, 1], ways=2)

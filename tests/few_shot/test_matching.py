@@ -109,7 +109,8 @@ def test_plain_loop(float64, kind, right):
     found, errors = np.exp(learner(episode.element[0])), []
     for task in range(3):
         support, queries = (learner.encoder(x[task]).numpy() for x in (episode[0], episode[2]))
-        attention = learner.log_attention(*(learner.embed_one(x[task]) for x in episode[::2]))
+        one = (learner.embed(x[task : task + 1]) for x in episode[::2])
+        attention = learner.log_attention(*one)
         labels = episode.support_y[task].numpy()
         for q, query in enumerate(queries):
             by_loop = loop_attention(support, query, 7.5)

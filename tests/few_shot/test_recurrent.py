@@ -164,7 +164,7 @@ def test_the_labels_are_read(float64, kind, reads):
 def test_a_query_comes_with_the_last_label(float64):
     """eq-recurrent-prediction: no state has read that label yet, the query's own step does."""
     learner, task = random_learner(), one_task()
-    support, queries = (learner.embed_one(x) for x in (task.support_x, task.query_x))
+    support, queries = (learner.embed(x[tf.newaxis]) for x in (task.support_x, task.query_x))
     labels = tf.one_hot(task.support_y[tf.newaxis], 3, dtype="float64")
     other = tf.concat([labels[:, :-1], 1 - labels[:, -1:]], axis=1)
     (*before, _), (*after, last) = (learner.summarize(support, y) for y in (labels, other))

@@ -148,7 +148,7 @@ def test_a_blank_drawing_has_no_distance():
 def test_wrong_input_raises():
     with pytest.raises(ValueError, match="threshold must be a finite number"):
         ModifiedHausdorff(threshold=float("nan"))
-    with pytest.raises(ValueError, match=r"Drawings must be floats .* got float64 \(2, 9\)"):
+    with pytest.raises(ValueError, match=r"Drawings must be floats .* got float32 \(2, 9\)"):
         ModifiedHausdorff().adapt(np.zeros((2, 9)), np.array([0, 1]))
     with pytest.raises(ValueError, match="got uint8"):
         ModifiedHausdorff().adapt(np.zeros((2, 9, 9, 1), np.uint8), np.array([0, 1]))

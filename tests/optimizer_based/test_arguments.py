@@ -65,8 +65,14 @@ WRONG = [
     (lambda: log_and_sign(THETA, 81), "^p must be at most 80, got 81"),
     (lambda: mlutils.trained_rule("../trained/digits"), r"^name must be one of \('digits',"),
     (lambda: unroll(StepSize(), value, THETA, 0), "^steps must be"),
-    (lambda: unroll(StepSize(), value, tf.zeros(3), 1), r"allowed is \(functions, coordinates\)"),
-    (lambda: trainer().meta_loss((tf.zeros(3), ())), r"allowed is \(functions, coordinates\)"),
+    (
+        lambda: unroll(StepSize(), value, tf.zeros(3), 1),
+        r"are floats \(functions, coord",
+    ),
+    (
+        lambda: trainer().meta_loss((tf.zeros(3), ())),
+        r"are floats \(functions, coord",
+    ),
     (lambda: trainer(steps=2.5), "^steps must be"),
     (lambda: trainer(truncation=0), "^truncation must be"),
     (lambda: trainer(truncation=4), "must divide steps, got truncation=4, steps=6"),

@@ -1,6 +1,13 @@
 """A rule as a Keras optimizer: by hand, in mixed precision, and through saving."""
 
+import base64
+import contextlib
 import copy
+import json
+import marshal
+import os
+import re
+import zipfile
 
 import keras
 import numpy as np
@@ -265,16 +272,127 @@ def test_a_copy_by_config_has_all_options_but_new_weights_in_the_rule():
     assert_same(found[2], found[0])
 
 
+class Mine(StepSize):
+    """A rule that is not registered."""
+
+
 def test_loading_what_is_no_rule_raises(tmp_path):
     path = tmp_path / "rule.keras"
-    with pytest.raises(ValueError, match="File not found"):
-        LearnedOptimizer.load(path)
-    path.write_text("no archive")
-    with pytest.raises(ValueError, match=r"accessible `\.keras` zip"):
-        LearnedOptimizer.load(path)
     network().save(path)
-    with pytest.raises(TypeError, match="UpdateRule, got Sequential"):
+    with pytest.raises(TypeError, match=f"{re.escape(str(path))} holds Sequential.*UpdateRule"):
+        LearnedOptimizer.load(path)
+    Mine(0.1).save(path)
+    with keras.saving.custom_object_scope({"Mine": Mine}):
+        assert isinstance(LearnedOptimizer.load(path).rule, Mine)
+    with pytest.raises(TypeError, match=r"holds Mine.*registered"):
         LearnedOptimizer.load(path)
     StepSize(coordinates=3).save(path)
     with pytest.raises(ValueError, match="has 3 step sizes"):
         LearnedOptimizer.load(path)
+
+
+def assert_refused(path, says="cannot be read as a rule"):
+    says = rf"(?s){re.escape(str(path))} {says}.*Allowed is .*\.keras"
+    with pytest.raises(ValueError, match=says) as caught:
+        LearnedOptimizer.load(path)
+    return caught.value
+
+
+def test_only_a_file_keras_is_loaded(tmp_path):
+    """A rule in another format would be read by code that takes no care: not even looked at."""
+    path = tmp_path / "rule.keras"
+    assert isinstance(assert_refused(path).__cause__, FileNotFoundError)
+    path.mkdir()
+    assert isinstance(assert_refused(path).__cause__, OSError)
+    StepSize(0.1).save(tmp_path / "right.keras")
+    for name in ("rule.h5", "rule.hdf5", "rule", "rule.KERAS", "rule.keras.zip"):
+        (tmp_path / name).write_bytes((tmp_path / "right.keras").read_bytes())
+        assert_refused(tmp_path / name, r"does not end in \.keras")
+        assert_refused(str(tmp_path / name), r"does not end in \.keras")
+
+
+def test_a_damaged_archive_is_refused_with_its_path(tmp_path):
+    """Cut off anywhere, with a file missing, or with a byte changed where it matters."""
+    path = tmp_path / "rule.keras"
+    StepSize(0.1).save(path)
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    damaged = [b"", b"no archive", *(whole[:n] for n in range(1, len(whole), len(whole) // 7))]
+    for content in damaged:
+        path.write_bytes(content)
+        assert_refused(path)
+    for name, content in files.items():
+        if name != "metadata.json":
+            for changed in (None, content[:-9], b"[]", b'{"class_name": 1}'):
+                write_archive(path, {**files, name: changed})
+                assert_refused(path)
+    write_archive(path, files)
+    assert isinstance(LearnedOptimizer.load(path).rule, StepSize)
+
+
+# ---------------------------------------------------------------- hostile files
+
+
+def write_archive(path, files):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            if content is not None:
+                archive.writestr(name, content)
+
+
+def calling(function, path, arguments=None, **inputs):
+    """Write a model to ``path`` that calls a function when it is made; ``inputs`` are its first."""
+    first = {"module": "keras.layers", "class_name": "InputLayer", "name": "first"}
+    first["config"] = {"batch_shape": [None, 2], "name": "first"}
+    second = {"module": "keras.layers", "class_name": "Lambda", "name": "second"}
+    second["config"] = {"name": "second", "function": function, "arguments": arguments or {}}
+    nodes = [{"args": [], "kwargs": inputs}]
+    ends = {"input_layers": [["first", 0, 0]], "output_layers": [["first", 0, 0]]}
+    layers = [{**first, "inbound_nodes": []}, {**second, "inbound_nodes": nodes}]
+    config = {"module": "keras.models", "class_name": "Model", "registered_name": "Functional"}
+    config["config"] = {"name": "model", "layers": layers, **ends}
+    write_archive(path, {"metadata.json": "{}", "config.json": json.dumps(config)})
+
+
+def with_code(path, mark):
+    """A Lambda layer with marshalled code."""
+    code = marshal.dumps((lambda folder: __import__("os").mkdir(folder)).__code__)
+    code = {"code": base64.b64encode(code).decode(), "defaults": None, "closure": None}
+    calling({"class_name": "__lambda__", "config": code}, path, inputs=str(mark))
+
+
+def with_a_name(path, mark):
+    """A Lambda layer with a function of another module (CVE-2025-1550)."""
+    function = {"module": os.mkdir.__module__, "class_name": "function", "config": "mkdir"}
+    calling({**function, "registered_name": "function"}, path, inputs=str(mark))
+
+
+def with_a_tool(path, mark):
+    """A Lambda layer with a function of Keras that fetches a file (CVE-2025-8747)."""
+    function = {"module": "keras.utils", "class_name": "function", "config": "get_file"}
+    options = {"origin": path.as_uri(), "cache_dir": str(mark.parent), "cache_subdir": "."}
+    calling({**function, "registered_name": "function"}, path, options, inputs=mark.name)
+
+
+@pytest.mark.parametrize("load", [LearnedOptimizer.load, keras.saving.load_model])
+@pytest.mark.parametrize("write", [with_code, with_a_name, with_a_tool])
+def test_a_hostile_file_is_refused_and_runs_nothing(write, load, tmp_path):
+    """Here nothing of it is made; and the oldest Keras that is allowed refuses it by itself."""
+    path, mark = tmp_path / "rule.keras", tmp_path / "mark"
+    write(path, mark)
+    with pytest.raises((TypeError, ValueError)):
+        load(path)
+    assert not mark.exists()
+
+
+def test_the_hostile_files_would_do_harm(tmp_path):
+    """Negative control: where Keras is told to trust them, they do."""
+    path = tmp_path / "rule.keras"
+    for write, options in ((with_code, dict(safe_mode=False)), (with_a_name, {})):
+        mark = tmp_path / write.__name__
+        write(path, mark)
+        names = {"mkdir": os.mkdir} if write is with_a_name else {}
+        with keras.saving.custom_object_scope(names), contextlib.suppress(ValueError):
+            keras.saving.load_model(path, **options)
+        assert mark.is_dir()

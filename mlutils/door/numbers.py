@@ -7,6 +7,8 @@ import math
 import operator
 from numbers import Real
 
+import numpy as np
+
 
 def check_count(name, value, least=1):
     """``value`` as an int of at least ``least``."""
@@ -17,6 +19,13 @@ def check_count(name, value, least=1):
     if count is None or count < least:
         raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}.")
     return count
+
+
+def check_counts(name, values, least=1):
+    """``values`` as a tuple of ints of at least ``least``."""
+    if not isinstance(values, (tuple, list)):
+        raise ValueError(f"{name} must be a tuple of integers, got {values!r}.")
+    return tuple(check_count(name, value, least) for value in values)
 
 
 def is_finite(value):
@@ -58,9 +67,16 @@ def check_share(name, value):
 
 def check_option(name, value, allowed):
     """``value`` itself, one of ``allowed``."""
-    if value not in allowed:
+    if not any(type(value) is type(option) and value == option for option in allowed):
         raise ValueError(f"{name} must be one of {tuple(allowed)}, got {value!r}.")
     return value
+
+
+def check_flag(name, value):
+    """``value`` as a bool, if it is one."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name} must be True or False, got {value!r}.")
+    return bool(value)
 
 
 def check_seed(value):

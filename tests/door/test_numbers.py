@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mlutils.checks import (
+from mlutils.door.numbers import (
     check_count,
     check_finite,
     check_option,
