@@ -32,7 +32,8 @@ def moved(images, rotation=0.0, slant=0.0, stretch=0.0, shift=0.0):
     for name, value in options.items():
         value = finite(name, tf.cast(as_tensor(name, value), tf.float32))
         allowed = [images.shape[0], 2][: 1 + (name in ("stretch", "shift"))]
-        if value.shape.rank and not value.shape.is_compatible_with(allowed):
+        shapes = [], allowed[1:], allowed
+        if not any(value.shape.is_compatible_with(shape) for shape in shapes):
             raise ValueError(
                 f"{name} has shape {value.shape}; allowed are a number and {tuple(allowed)}, for "
                 f"images of shape {images.shape}."

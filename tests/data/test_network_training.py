@@ -229,7 +229,7 @@ X, Y = toy_data(6, 2, 2)
     ],
 )
 def test_wrong_data_raises(x, y, found):
-    with pytest.raises(ValueError, match=re.escape(f"integer labels from 0; got shapes {found}")):
+    with pytest.raises(ValueError, match=re.escape(f"integer labels 0..N-1; got shapes {found}")):
         NetworkTraining(x, y)
 
 
