@@ -61,7 +61,7 @@ def test_batch_norm_equals_keras_at_zeroth_and_first_order(float64, shape):
 def test_batch_norm_is_saved_with_its_epsilon():
     layer = BatchNorm(epsilon=0.5)
     assert BatchNorm.from_config(layer.get_config()).epsilon == 0.5
-    with pytest.raises(ValueError, match="positive, got 0"):
+    with pytest.raises(ValueError, match="positive number, got 0"):
         BatchNorm(epsilon=0)
 
 
