@@ -170,5 +170,5 @@ def test_shapes_and_defaults():
 
 @pytest.mark.parametrize("mean", [1.0, [], [[1.0]], [1.0, np.nan], [np.inf]])
 def test_wrong_mean_raises(mean):
-    with pytest.raises(ValueError, match="mean must (be a vector of|hold) finite numbers"):
+    with pytest.raises(ValueError, match=r"mean must (be a vector of|hold) finite numbers"):
         LinearGaussian(mean)
