@@ -46,7 +46,7 @@ class MetaLearner(keras.Model):
     described, fewest = False, 1  # the support set: is it signatures, what is its least size
 
     def __init__(self, **kwargs):
-        # Inputs are passed on as they came: a float64 model gets its float64 episodes.
+        # The door casts inputs to this learner's precision, and Keras would to half of it.
         super().__init__(autocast=False, **kwargs)
         self.graphs, self._function_settings = Graphs(), {}
 

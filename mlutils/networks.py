@@ -150,7 +150,8 @@ class BatchNorm(keras.layers.Layer):
     Normalises each channel (last axis) by mean and variance over all other axes, then
     scales and shifts it by learned weights.  There are no running statistics: within a
     learner the batch is one task's support or query set, so a query's prediction
-    depends on the queries beside it (the papers call this transductive).
+    depends on the queries beside it (the papers call this transductive), unless the learner shows
+    each query beside the support set alone: ``transductive=False``.
 
     Keras's own layer forms the variance with ``tf.nn.moments``, which stops the gradient
     through the mean; that is right for first derivatives and wrong for second ones

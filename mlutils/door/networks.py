@@ -94,8 +94,8 @@ def no_gradient(layer, mapped):
     grouped = mapped and isinstance(layer, CONVOLUTIONS) and layer.groups != 1
     if grouped and not tf.config.list_physical_devices("GPU"):
         return (
-            f"is a convolution in {layer.groups} groups, which TensorFlow cannot differentiate on "
-            "a CPU, in all precisions, one task after another: use groups=1, or a DepthwiseConv."
+            f"is a convolution in {layer.groups} groups, which on a CPU TensorFlow differentiates "
+            "in some precisions only, where each task has its own: use groups=1, or DepthwiseConv."
         )
     if getattr(layer, "interpolation", None) == "area" and isinstance(layer, RESIZING):
         return 'resizes by interpolation="area", of which TensorFlow has no gradient.'

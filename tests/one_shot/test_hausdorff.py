@@ -150,5 +150,14 @@ def test_wrong_input_raises():
         ModifiedHausdorff(threshold=float("nan"))
     with pytest.raises(ValueError, match=r"Drawings must be floats .* got float32 \(2, 9\)"):
         ModifiedHausdorff().adapt(np.zeros((2, 9)), np.array([0, 1]))
-    with pytest.raises(ValueError, match="got uint8"):
-        ModifiedHausdorff().adapt(np.zeros((2, 9, 9, 1), np.uint8), np.array([0, 1]))
+
+
+def test_bytes_are_the_drawing_of_their_share_of_255():
+    runs = np.zeros((2, 9, 9, 1), np.uint8)
+    runs[0, 1:4, 2] = runs[1, 5, 3:8] = 255
+    as_floats = runs.astype("float32") / 255
+    found = ModifiedHausdorff().adapt(runs, np.array([0, 1]))(runs)
+    np.testing.assert_array_equal(
+        found, ModifiedHausdorff().adapt(as_floats, np.array([0, 1]))(as_floats)
+    )
+    np.testing.assert_array_equal(np.argmax(found, axis=1), [0, 1])
