@@ -2,7 +2,42 @@
 
 import tensorflow as tf
 
-from mlutils.door.tasks import check_labels
+from mlutils.door.tasks import check_classes, check_labels
+
+
+class AnyWays:
+    """What learners do that take any number of ways; stands before ``MetaLearner`` in the bases.
+
+    Labels ``support_y`` are ``(S,)`` integers 0..N-1, at least one of each, in any order.
+    """
+
+    def check_tasks(self, support_x, support_y):
+        check_classes(support_y)
+
+    def classes(self, support_y):
+        return count_classes(support_y)
+
+    def predicts(self):
+        return tf.TensorShape([None])
+
+    def prepare(self, element):
+        """The element with support labels as bools, whose number of classes is a shape."""
+        (support_x, support_y, query_x), query_y, *others = super().prepare(element)
+        support_y = class_members(support_y, tf.float32) > 0
+        return (support_x, support_y, query_x), query_y, *others
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """Keras's, some of whose metrics need to know the number of outputs before it is read off
+        labels: one for each support example, those beyond the classes lowest."""
+        most = x[1].shape[1]
+        if y_pred.shape[-1] is None and most is not None and y.dtype.is_integer:
+            beyond = [[0, 0], [0, 0], [0, most - tf.shape(y_pred)[-1]]]
+            y_pred = tf.pad(y_pred, beyond, constant_values=y_pred.dtype.min)
+            y_pred = tf.ensure_shape(y_pred, [None, None, most])
+        return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    def logits(self):
+        return True
 
 
 def class_means(embeddings, labels):

@@ -5,8 +5,8 @@ def judge(test, right, wrong):
     """Run a reader's test on right code and on wrong versions of it, and print the verdict.
 
     Args:
-        test: a function of one argument, the code under test, that raises
-            ``AssertionError`` when it finds it wrong.
+        test: a function of one argument, the code under test, that raises when it finds it wrong:
+            ``AssertionError``, or any other exception, whose name is then printed too.
         right: the right version.
         wrong: a dict from a description to a wrong version.
 
@@ -15,7 +15,7 @@ def judge(test, right, wrong):
 
     Raises:
         ValueError: if there is no wrong version: every test would be good enough.
-        Exception: any exception of the test that is not an ``AssertionError``.
+        TypeError: if ``test`` is no function, or ``wrong`` no dict.
     """
     if not callable(test) or not isinstance(wrong, dict):
         raise TypeError(
@@ -25,16 +25,20 @@ def judge(test, right, wrong):
     if not wrong:
         raise ValueError("judge needs at least one wrong version, got none.")
 
-    def passes(code):
+    def fault(code):
+        """None if the test passes, else what to print behind the verdict."""
         try:
             test(code)
         except AssertionError:
-            return False
-        return True
+            return ""
+        except Exception as error:  # however a wrong version breaks, it is caught
+            return f" ({type(error).__name__}: {error})"
+        return None
 
-    accepted = passes(right)
-    print("accepts" if accepted else "REJECTS", "the right version")
-    caught = [not passes(code) for code in wrong.values()]
-    for description, found in zip(wrong, caught, strict=True):
-        print("catches" if found else "MISSES ", description)
-    return accepted and all(caught)
+    rejected = fault(right)
+    accepted = rejected is None
+    print("accepts the right version" if accepted else f"REJECTS the right version{rejected}")
+    faults = {description: fault(code) for description, code in wrong.items()}
+    for description, found in faults.items():
+        print(f"MISSES  {description}" if found is None else f"catches {description}{found}")
+    return accepted and None not in faults.values()

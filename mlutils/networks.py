@@ -1,5 +1,7 @@
 """The networks of the few-shot papers, and a norm layer fit for second derivatives."""
 
+import math
+
 import keras
 import tensorflow as tf
 
@@ -91,6 +93,12 @@ def predict_with(model, weights, x):
     # Not stateless_call: it lets the layers inside see the training flag of a surrounding fit.
     with keras.StatelessScope(zip(model.trainable_variables, weights, strict=True)):
         return model(x, training=False)
+
+
+def flat_embeddings(encoder, examples):
+    """``(n, ...)`` -> ``(n, features)``."""
+    embeddings = encoder(examples, training=False)
+    return tf.reshape(embeddings, (tf.shape(embeddings)[0], math.prod(embeddings.shape[1:])))
 
 
 DOWNSAMPLE = ("pool", "stride")

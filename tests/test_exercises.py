@@ -29,9 +29,18 @@ def test_a_good_test_is_told_from_weak_and_unfair_ones(capsys):
     assert capsys.readouterr().out.startswith("REJECTS the right version\n")
 
 
-def test_other_exceptions_are_the_readers_to_see():
-    with pytest.raises(NameError):
-        judge(lambda code: undefined, right, WRONG)  # noqa: F821
+def test_any_exception_catches_and_is_named(capsys):
+    def test(code):
+        assert [7, 8, 9][code(2)] == 9
+
+    assert judge(test, right, {"out of range": lambda x: x + 1, "another": lambda x: 0})
+    assert capsys.readouterr().out == (
+        "accepts the right version\n"
+        "catches out of range (IndexError: list index out of range)\n"
+        "catches another\n"
+    )
+    assert not judge(lambda code: code.missing, right, WRONG)
+    assert capsys.readouterr().out.startswith("REJECTS the right version (AttributeError: ")
 
 
 def test_no_wrong_version_raises():

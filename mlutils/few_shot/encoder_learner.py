@@ -5,13 +5,19 @@ import math
 import keras
 import tensorflow as tf
 
-from mlutils.classes import class_members, count_classes
+from mlutils.classes import AnyWays
 from mlutils.compiled import as_graph
 from mlutils.door.networks import check_network, looping
 from mlutils.door.numbers import check_flag
-from mlutils.door.tasks import check_classes, one_task, shape_of, sizes_of
+from mlutils.door.tasks import one_task, shape_of, sizes_of
 from mlutils.learner import MetaLearner
-from mlutils.networks import WithNetworks, mixes_examples, normalises, predict_with
+from mlutils.networks import (
+    WithNetworks,
+    flat_embeddings,
+    mixes_examples,
+    normalises,
+    predict_with,
+)
 from mlutils.vectorize import map_tasks
 
 
@@ -136,40 +142,12 @@ class EncoderLearner(WithNetworks, MetaLearner):
         return {**super().get_config(), "transductive": self.transductive}
 
 
-class ClassLearner(EncoderLearner):
+class ClassLearner(AnyWays, EncoderLearner):
     """An ``EncoderLearner`` that compares queries with the classes of the support set.
 
     Labels ``support_y`` are ``(S,)`` integers 0..N-1, at least one of each, in any order.  The
     numbers of ways and shots may differ from those in training.
     """
-
-    def check_tasks(self, support_x, support_y):
-        check_classes(support_y)
-
-    def classes(self, support_y):
-        return count_classes(support_y)
-
-    def predicts(self):
-        return tf.TensorShape([None])
-
-    def prepare(self, element):
-        """The element with support labels as bools, whose number of classes is a shape."""
-        (support_x, support_y, query_x), query_y, *others = super().prepare(element)
-        support_y = class_members(support_y, tf.float32) > 0
-        return (support_x, support_y, query_x), query_y, *others
-
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        """Keras's, some of whose metrics need to know the number of outputs before it is read off
-        labels: one for each support example, those beyond the classes lowest."""
-        most = x[1].shape[1]
-        if y_pred.shape[-1] is None and most is not None and y.dtype.is_integer:
-            beyond = [[0, 0], [0, 0], [0, most - tf.shape(y_pred)[-1]]]
-            y_pred = tf.pad(y_pred, beyond, constant_values=y_pred.dtype.min)
-            y_pred = tf.ensure_shape(y_pred, [None, None, most])
-        return super().compute_metrics(x, y, y_pred, sample_weight)
-
-    def logits(self):
-        return True
 
 
 def embed(encoder, x):
@@ -191,12 +169,6 @@ def embed(encoder, x):
         signature = tf.TensorSpec((None, embedding_length(encoder)), encoder.compute_dtype)
         return tf.map_fn(one_task, x, fn_output_signature=signature)
     return map_tasks(one_task, x)
-
-
-def flat_embeddings(encoder, examples):
-    """``(n, ...)`` -> ``(n, features)``."""
-    embeddings = encoder(examples, training=False)
-    return tf.reshape(embeddings, (tf.shape(embeddings)[0], math.prod(embeddings.shape[1:])))
 
 
 def embedding_shape(encoder):

@@ -4,6 +4,7 @@ from mlutils.maml.anil import ANIL
 from mlutils.maml.imaml import iMAML
 from mlutils.maml.maml import MAML
 from mlutils.maml.meta_sgd import MetaSGD
+from mlutils.maml.proto_maml import ProtoMAML
 from mlutils.maml.reptile import Reptile
 
-__all__ = ["ANIL", "MAML", "MetaSGD", "Reptile", "iMAML"]
+__all__ = ["ANIL", "MAML", "MetaSGD", "ProtoMAML", "Reptile", "iMAML"]

@@ -8,7 +8,8 @@ from mlutils.classes import class_means
 from mlutils.data.described import constant_attributes
 from mlutils.door.numbers import check_count
 from mlutils.door.tasks import as_targets, as_tensor, read_queries
-from mlutils.few_shot.encoder_learner import ClassLearner, flat_embeddings
+from mlutils.few_shot.encoder_learner import ClassLearner
+from mlutils.networks import flat_embeddings
 
 BATCH = 1000  # inputs embedded at once
 

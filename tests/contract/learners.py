@@ -28,6 +28,7 @@ from mlutils import (
     MetaSGD,
     ModifiedHausdorff,
     PairCrossEntropy,
+    ProtoMAML,
     PrototypicalNetwork,
     RecurrentLearner,
     RelationNetwork,
@@ -102,6 +103,7 @@ LEARNERS = {
     "MAML, numbers": Row(lambda net: MAML(net, 0.1, 2), "numbers", lambda: "mse"),
     "Meta-SGD": Row(lambda net: MetaSGD(net, 0.5)),
     "ANIL": Row(lambda net: ANIL(net, 0.5, 2)),
+    "ProtoMAML": Row(lambda net: ProtoMAML(net, 0.3, 2, scale=0.5)),
     "iMAML": Row(
         lambda net: iMAML(net, 0.1, 3, cg_steps=2),
         why_not={"gradients": "exact at a minimum only, which three steps do not reach"},
