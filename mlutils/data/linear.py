@@ -16,6 +16,11 @@ class LinearGaussian:
     noise from N(0, noise²).  Who knows mean, spread and noise can do no better on a support set
     than the Bayes predictor.
 
+    A family with another mean is a learner with a wrong belief, which costs it
+    :eq:`eq-belief-cost`.  If the belief is the mean of other tasks' weights, the error falls with
+    their number by :eq:`eq-task-curve`; without a support set it gets below the error of a belief
+    in zero once there are more of them than :eq:`eq-tasks-needed` says.
+
     Args:
         mean: mu, the ``(d,)`` weights that the tasks have in common.
         spread: tau, 0 or more: how far a task's theta strays from mu in each direction.

@@ -92,6 +92,77 @@ def test_the_floor_is_what_the_bayes_predictor_scores_and_all_others_score_more(
         assert standard_errors(errors(other) - best) > 4
 
 
+def left_open(episode, system=SYSTEM):
+    """``I - G X`` of each task, by eq-linear-bayes in its primal form: (I + tau²/sigma² X'X)^-1."""
+    x = episode.support_x.astype(np.float64)
+    ratio = (system.spread / system.noise) ** 2
+    return np.linalg.inv(np.eye(x.shape[2]) + ratio * x.transpose(0, 2, 1) @ x)
+
+
+@pytest.mark.parametrize("shots", [0, 2, 5])
+def test_what_a_wrong_belief_costs(shots):
+    """eq-belief-cost: b |phi - mu|² with b = E tr (I - G X)² / d, which is 1 without shots.
+
+    Its two steps: predictions differ by x . (I - G X) (phi - mu), exactly; and the errors by its
+    mean square, within four standard errors over 20000 tasks.  Half and twice b are neither.
+    """
+    episode = batch(shots=shots, queries=5, meta_batch=20_000, seed=shots)
+    wrong = np.array([0.4, 0.3, -1.2])
+    other = LinearGaussian(np.array(MEAN) + wrong, SYSTEM.spread, SYSTEM.noise)
+    remains = left_open(episode)
+    best, believed = SYSTEM.bayes(episode[:3]).numpy(), other.bayes(episode[:3]).numpy()
+    shift = episode.query_x @ (remains @ wrong[:, np.newaxis])
+    np.testing.assert_allclose(believed - best, shift, atol=1e-4)
+    cost = np.mean(np.trace(remains @ remains, axis1=1, axis2=2)) / 3
+    assert cost == pytest.approx(1) if shots == 0 else cost < 0.8
+    errors = [mean_squared_error(episode.query_y, answers).numpy() for answers in (believed, best)]
+    expected = cost * (wrong @ wrong)
+    assert abs(standard_errors(errors[0] - errors[1] - expected)) < 4
+    for factor in (0.5, 2):
+        assert abs(standard_errors(errors[0] - errors[1] - factor * expected)) > 4
+
+
+@pytest.mark.parametrize("shots", [0, 2])
+@pytest.mark.parametrize("number", [1, 4])
+def test_the_error_falls_with_the_number_of_tasks(shots, number):
+    """eq-task-curve: the mean of M tasks' weights as the belief, a new mean for each new task.
+
+    Above the Bayes predictor by b d tau² / M within four standard errors; M + 1 is not so near.
+    """
+    episode = batch(shots=shots, queries=5, meta_batch=20_000, seed=shots)
+    random = np.random.default_rng(number)
+    weights = np.array(MEAN) + SYSTEM.spread * random.normal(size=(20_000, number, 3))
+    remains = left_open(episode)
+    shift = episode.query_x @ (remains @ (weights.mean(axis=1) - MEAN)[..., np.newaxis])
+    best = SYSTEM.bayes(episode[:3]).numpy()
+    errors, least = (
+        np.mean((episode.query_y - answers) ** 2, axis=(1, 2)) for answers in (best + shift, best)
+    )
+    above = errors - least
+    cost = np.mean(np.trace(remains @ remains, axis1=1, axis2=2)) / 3
+    expected = cost * 3 * SYSTEM.spread**2 / number
+    assert abs(standard_errors(above - expected)) < 4
+    assert standard_errors(above - expected * number / (number + 1)) > 4
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.5, 0.8])
+def test_how_many_tasks_are_needed(share):
+    """eq-tasks-needed: more than (1 - s) / s, at which eq-task-curve meets the error of zero.
+
+    Without shots, eight weights of E |theta|² = 8, of which the share s is common: the error is
+    sigma² + 8 alone and sigma² + 8 (1 - s) (1 + 1 / M) after M tasks.
+    """
+    mean = np.sqrt(share) * np.array([1, -1] * 4)
+    family, nothing = LinearGaussian(mean, (1 - share) ** 0.5, 0.5), np.zeros((1, 0, 8))
+    (alone,) = LinearGaussian(np.zeros(8), 1.0, 0.5).floor(nothing).numpy()
+    (floor,) = family.floor(nothing).numpy()
+    assert alone == pytest.approx(8.25)
+    needed = (1 - share) / share
+    for factor, harm in ((0.5, True), (0.99, True), (1.01, False), (2, False)):
+        after = floor + 8 * family.spread**2 / (factor * needed)
+        assert (after > alone) == harm
+
+
 def test_a_small_noise_does_not_drown_in_rounding():
     """eq-linear-bayes, eq-linear-floor: 100 points tell three weights; the rest is noise.
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import mlutils
 from mlutils import Episode, PrototypicalNetwork
-from mlutils.data import episodes
+from mlutils.data import Characters, Described, episodes, lake_runs
 from tests.data import helpers
 
 LARGE = [9, 7, 12, 8, 10, 7]  # examples of six classes
@@ -134,6 +134,76 @@ def test_every_class_gets_every_label_equally_often(many):
         assert_uniform(together[~np.eye(6, dtype=bool)], TASKS, 1 / 30)
     # A task's classes say nothing of the next task's.
     assert_uniform(table(classes[0][:-1], classes[0][1:], (6, 6)), TASKS - 1, 1 / 36)
+
+
+IMAGES = np.broadcast_to(51 * np.arange(6, dtype=np.uint8), (1, 1, 1, 5, 6)).T
+CHARACTERS = Characters(IMAGES, tuple("abcdef"), ("one",) * 6, "made up")
+DESCRIBED = Described(
+    IMAGES, tuple("abcdef"), ("one",) * 6, "made up", np.eye(6, dtype="f"), tuple("pqrstu")
+)
+SIZES = {"ways": WAYS, "queries": 1, "meta_batch": TASKS, "seed": 3}
+# Every sampler that deals classes; each query's brightness, 0, 0.2, ... 1, says its class.
+DEALERS = {
+    "episodes": lambda: episodes(IMAGES.reshape(30, -1), np.arange(30) // 5, **SIZES),
+    "characters": lambda: CHARACTERS.episodes(**SIZES),
+    "described": lambda: DESCRIBED.episodes(**SIZES),
+    "within": lambda: lake_runs(CHARACTERS, **SIZES),
+    "between": lambda: lake_runs(CHARACTERS, within=False, **SIZES),
+}
+
+
+def classes_of_labels(dataset):
+    """The class of each label in each task of the first batch, ``(tasks, ways)``."""
+    (batch,) = helpers.batches(dataset)
+    brightness = batch.query_x.reshape(batch.query_y.shape)
+    order = np.argsort(batch.query_y, axis=1)
+    return np.rint(5 * np.take_along_axis(brightness, order, axis=1)).astype(int)
+
+
+def check_pairs(classes, pools):
+    """Assert that any two labels' classes are what independent draws from these pools give.
+
+    Within a task, every pair of different classes occurs equally often; from one task to the
+    next, every pair.
+    """
+    for i, j in itertools.product(range(len(pools)), repeat=2):
+        pairs = [*itertools.product(pools[i], pools[j])]
+        if i < j:
+            together = table(classes[:, i], classes[:, j], (6, 6))
+            different = [(a, b) for a, b in pairs if a != b]
+            assert_uniform(
+                together[tuple(np.transpose(different))], len(classes), 1 / len(different)
+            )
+        later = table(classes[:-1, i], classes[1:, j], (6, 6))
+        assert_uniform(later[tuple(np.transpose(pairs))], len(classes) - 1, 1 / len(pairs))
+
+
+@pytest.mark.parametrize("dealer", DEALERS)
+def test_the_classes_of_a_task_are_drawn_independently(dealer):
+    check_pairs(classes_of_labels(DEALERS[dealer]()), [range(6)] * WAYS)
+
+
+def one_of_each(seeds):
+    """A class of each label, its number modulo 3, each from a one-way sampler of its own seed."""
+    dealt = []
+    for label, seed in enumerate(seeds):
+        mine = IMAGES[label::3].reshape(10, -1)
+        one_way = episodes(mine, np.arange(10) // 5, **{**SIZES, "ways": 1, "seed": seed})
+        dealt.append(classes_of_labels(one_way)[:, 0])
+    return np.stack(dealt, axis=1)
+
+
+def test_samplers_with_one_seed_draw_in_step():
+    """The negative control, and a fault that a page of the book had: one seed for all labels.
+
+    Of the 2 * 2 * 2 tasks there are then only two, 0-1-2 and 3-4-5.
+    """
+    pools = [(0, 3), (1, 4), (2, 5)]
+    check_pairs(one_of_each([0, 1, 2]), pools)
+    in_step = one_of_each([0, 0, 0])
+    assert np.unique(in_step, axis=0).tolist() == [[0, 1, 2], [3, 4, 5]]
+    with pytest.raises(AssertionError):
+        check_pairs(in_step, pools)
 
 
 def test_every_example_is_drawn_equally_often(many):
