@@ -15,9 +15,9 @@ class iMAML(MAML):
     """Implicit MAML (Rajeswaran, Finn, Kakade & Levine, NeurIPS 2019).
 
     The inner loop minimises the support loss *plus* ``strength / 2`` times the squared distance
-    from theta (:eq:`eq-imaml-inner`).  At the minimum phi the meta-gradient is
+    from theta (:eq:`eq-imaml-inner`).  At the minimum the meta-gradient is
     ``(I + H / strength)^-1`` times the query gradient (:eq:`eq-imaml-gradient`), with H the
-    Hessian of the support loss at phi, whatever way led there; conjugate gradients solve for it
+    Hessian of the support loss there, whatever way led there; conjugate gradients solve for it
     with one Hessian-vector product each.  Memory does not grow with ``inner_steps``.
 
     The gradient is exact at a true minimum; ``inner_steps`` too few, or ``cg_steps`` too few,

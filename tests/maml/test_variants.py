@@ -1,11 +1,14 @@
-"""Meta-SGD, ANIL, the Taylor expansions, and the options of all variants."""
+"""Meta-SGD, ANIL, the Taylor expansions, the options of all variants, and their benchmark."""
+
+import json
+import re
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from mlutils import ANIL, MAML, MetaSGD, Reptile, iMAML
+from mlutils import ANIL, MAML, MetaSGD, Reptile, Score, iMAML
 from tests.maml.tasks import (
     adapted,
     as_vector,
@@ -24,6 +27,7 @@ from tests.maml.tasks import (
     shrinking,
 )
 from tests.numeric import RELATIVE_TOLERANCE, flatten, relative_error
+from tools.notebooks import ROOT
 
 # ---------------------------------------------------------------- Meta-SGD
 
@@ -272,3 +276,78 @@ def test_the_config_holds_all_options(kind, options):
     made = kind.from_config(config)
     assert options.items() <= config.items()
     assert type(made) is kind and made.get_config() == config
+
+
+# ---------------------------------------------------------------- the benchmark
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """The benchmark's results by method, and the page that shows them."""
+    path = ROOT / "benchmarks/results/variants.json"
+    page = json.loads((ROOT / "chapters/maml/variants.ipynb").read_text(encoding="utf-8"))
+    text = "\n".join("".join(c["source"]) for c in page["cells"] if c["cell_type"] == "markdown")
+    return json.loads(path.read_text(encoding="utf-8"))["methods"], text
+
+
+def less(methods, first, second):
+    """By how much the first method's error is less, over the seeds, and half its interval."""
+    difference = Score(np.subtract(methods[second]["errors"], methods[first]["errors"]))
+    return difference.mean, difference.ci95
+
+
+def test_the_page_shows_what_the_benchmark_found(measured):
+    """Every row of its table: five seeds, as many tries, mean, range and difference."""
+    methods, text = measured
+    for name, found in methods.items():
+        assert len(found["errors"]) == 5 and len(found["errors of the tries"]) == 6
+        (row,) = re.findall(rf"^\| {re.escape(name)} \|.*\|$", text, re.MULTILINE)
+        assert row == table_row(methods, name)
+
+
+def table_row(methods, name):
+    errors, ten = (
+        methods[name]["errors"],
+        np.median([np.inf if v is None else v for v in methods[name]["medians after ten steps"]]),
+    )
+    gain, ci95 = less(methods, name, "MAML")
+    cells = [
+        name,
+        str(methods[name]["trained for"]),
+        f"{np.mean(errors):.2f}",
+        f"{min(errors):.2f} to {max(errors):.2f}",
+        "" if name == "MAML" else f"{gain:+.2f} ± {ci95:.2f}",
+        f"{ten:.2f}" if ten < 10 else "over 10",
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def test_the_page_says_what_the_benchmark_found(measured):
+    """The differences in its prose, and that those it calls differences are some."""
+    methods, text = measured
+    for first, second, differ in [
+        ("Meta-SGD", "MAML", True),
+        ("Meta-SGD", "first kernel alone", True),
+        ("MAML, k = 5", "Meta-SGD", False),
+        ("MAML", "first-order MAML", True),
+        ("first-order MAML", "ANIL", True),
+        ("MAML", "ANIL", True),
+        ("MAML, k = 5", "Reptile, k = 5", True),
+        ("MAML", "Reptile, k = 5", False),
+        ("MAML", "iMAML, k = 30", False),
+    ]:
+        gain, ci95 = less(methods, first, second)
+        assert (gain > ci95) == differ, (first, second)
+        if (first, second) not in UNQUOTED:
+            assert f"{gain:.2f} ± {ci95:.2f}" in text, (first, second)
+    assert less(methods, "first kernel alone", "MAML")[0] > 0
+    for name, key in [
+        ("iMAML, k = 30", "errors"),
+        ("Meta-SGD", "medians after ten steps"),
+        ("MAML", "medians after ten steps"),
+    ]:
+        values = methods[name][key]
+        assert f"from {min(values):.2f} to {max(values):.2f}" in text, name
+
+
+UNQUOTED = {("first-order MAML", "ANIL"), ("MAML", "Reptile, k = 5"), ("MAML", "iMAML, k = 30")}
