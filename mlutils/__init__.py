@@ -20,6 +20,7 @@ from mlutils.maml import *
 from mlutils.networks import BatchNorm, conv4, mlp
 from mlutils.one_shot import *
 from mlutils.optimizer_based import *
+from mlutils.results import stored_result
 from mlutils.resume import fit_or_resume
 from mlutils.session import setup
 from mlutils.vectorize import map_tasks
@@ -49,6 +50,7 @@ __all__ = [
     "predictions",
     "score",
     "setup",
+    "stored_result",
     *few_shot.__all__,
     *maml.__all__,
     *one_shot.__all__,

@@ -58,6 +58,7 @@ from mlutils import (
     ModifiedHausdorff,
     MomentumRule,
     PairCrossEntropy,
+    ProtoMAML,
     PrototypicalNetwork,
     RecurrentLearner,
     RelationNetwork,
@@ -932,7 +933,7 @@ counts(
     least=0,
 )
 seeds("Reptile(seed)", lambda v: Reptile(net(), seed=v))
-for make in (MAML, ANIL, MetaSGD, iMAML, Reptile):
+for make in (MAML, ANIL, MetaSGD, iMAML, ProtoMAML, Reptile):
     rates(
         f"{make.__name__}(inner_lr)",
         lambda v, make=make: make(net(), inner_lr=v),
@@ -940,6 +941,7 @@ for make in (MAML, ANIL, MetaSGD, iMAML, Reptile):
     )
 positives("iMAML(strength)", lambda v: iMAML(net(), strength=v))
 positives("PrototypicalNetwork(scale)", lambda v: PrototypicalNetwork(net(), scale=v))
+positives("ProtoMAML(scale)", lambda v: ProtoMAML(net(), scale=v))
 positives("MatchingNetwork(scale)", lambda v: MatchingNetwork(net(), scale=v), more=(None,))
 positives(
     "DescribedPrototypes(scale)",
@@ -1010,13 +1012,14 @@ options(
 options(
     "trained_learner(name)", mlutils.trained_learner, ["proto", "../record", None, 5, ["matching"]]
 )
+options("stored_result(name)", mlutils.stored_result, ["results", "../contest", None, 1])
 options("trained_rule(name)", mlutils.trained_rule, ["glyphs", None, 0, ["digits"]])
 
 # ------------------------------------------------------------------ flags
 
 for make in (MAML, ANIL, MetaSGD):
     flags(f"{make.__name__}(first_order)", lambda v, make=make: make(net(), first_order=v))
-for make in (MAML, ANIL, MetaSGD, iMAML, Reptile):
+for make in (MAML, ANIL, MetaSGD, iMAML, ProtoMAML, Reptile):
     flags(f"{make.__name__}(transductive)", lambda v, make=make: make(net(), transductive=v))
 flags("RecurrentLearner(delayed)", lambda v: RecurrentLearner(net(), WAYS, units=2, delayed=v))
 flags("Quadratics(rotated)", lambda v: data.Quadratics(2, rotated=v))
@@ -1609,7 +1612,7 @@ def of_unknown_length():
     return keras.Sequential([keras.Input((None, 2)), keras.layers.Dense(3)])
 
 
-for make in (MAML, ANIL, MetaSGD, iMAML, Reptile):
+for make in (MAML, ANIL, MetaSGD, iMAML, ProtoMAML, Reptile):
     each(
         make.__name__,
         "trainable|weights",
