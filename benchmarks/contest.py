@@ -1,7 +1,7 @@
 """One honest contest: does meta-learning beat ordinary training, at equal cost?
 
-    python -m benchmarks.contest              all methods that have no result yet
-    python -m benchmarks.contest maml anil    some, anew
+    python -m benchmarks.contest                 all methods that have no result yet
+    python -m benchmarks.contest "MAML" "ANIL"   some, anew
 
 Ordinary training (to tell all training characters apart; then class means, a new head, or all
 weights fine-tuned) and six meta-learners learn from the same characters through the same network

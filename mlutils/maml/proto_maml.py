@@ -26,23 +26,13 @@ class ProtoMAML(AnyWays, MAML):
     Args:
         model: a built Keras model from inputs ``(batch, ...)`` to embeddings ``(batch, ...)``,
             which are flattened; otherwise as for ``MAML``.
-        inner_lr, inner_steps, first_order, rule, transductive: as for ``MAML``; ``rule`` steps
-            the head too.
+        inner_lr, inner_steps, first_order: as for ``MAML``.
         scale: of the squared distances at the start, as for ``PrototypicalNetwork``.
+        rule, transductive: as for ``MAML``; ``rule`` steps the head too.
     """
 
-    def __init__(
-        self,
-        model,
-        inner_lr=0.01,
-        inner_steps=1,
-        first_order=False,
-        rule=None,
-        transductive=True,
-        scale=1.0,
-        **kwargs,
-    ):
-        super().__init__(model, inner_lr, inner_steps, first_order, rule, transductive, **kwargs)
+    def __init__(self, model, inner_lr=0.01, inner_steps=1, first_order=False, scale=1.0, **kwargs):
+        super().__init__(model, inner_lr, inner_steps, first_order, **kwargs)
         self.scale = check_positive("scale", scale)
 
     @one_task

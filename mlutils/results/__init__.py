@@ -17,6 +17,9 @@ def stored_result(name):
     Returns:
         A dict; ``"command"`` says how it was made and ``"minutes"`` how long that took.  What else
         is in it, the benchmark's docstring says.
+
+    Raises:
+        ValueError: if there is no such result; the message names those there are.
     """
     names = sorted(path.stem for path in FOLDER.glob("*.json"))
     text = (FOLDER / f"{check_option('name', name, names)}.json").read_text(encoding="utf-8")
