@@ -25,6 +25,13 @@ class LinearGaussian:
         mean: mu, the ``(d,)`` weights that the tasks have in common.
         spread: tau, 0 or more: how far a task's theta strays from mu in each direction.
         noise: sigma, positive: the standard deviation of the noise on y.
+
+    Example:
+        >>> family = mlutils.data.LinearGaussian(mean=[1.0, 2.0])
+        >>> tasks = family.episodes(shots=5, meta_batch=25)
+        >>> (support_x, support_y, query_x), query_y = next(iter(tasks))
+        >>> tuple(support_x.shape), tuple(support_y.shape)
+        ((25, 5, 2), (25, 5, 1))
     """
 
     def __init__(self, mean, spread=1.0, noise=0.5):

@@ -27,6 +27,12 @@ class NetworkTraining:
         hidden: units of each hidden layer.
         activation: of the hidden layers, as Keras names them.
         batch: examples per mini-batch, drawn with replacement.
+
+    Example:
+        >>> x, y = np.zeros((100, 64)), np.arange(100) % 10
+        >>> family = mlutils.data.NetworkTraining(x, y, hidden=(20,))
+        >>> family.dimension  # 64 * 20 + 20 + 20 * 10 + 10
+        1510
     """
 
     def __init__(self, x, y, hidden=(20,), activation="sigmoid", batch=128):

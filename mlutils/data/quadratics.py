@@ -19,6 +19,12 @@ class Quadratics:
         rotated: a Gaussian W has no preferred directions.  With False each W is turned (W -> its
             singular values on the diagonal, in falling order) so that the axes of its ellipses
             are the coordinates: the same curvatures, and each coordinate a problem by itself.
+
+    Example:
+        >>> family = mlutils.data.Quadratics(dimension=10)
+        >>> theta, problem = next(iter(family.problems(functions=8)))
+        >>> tuple(theta.shape), tuple(family.values(theta, problem).shape)
+        ((8, 10), (8,))
     """
 
     def __init__(self, dimension=10, rotated=True):

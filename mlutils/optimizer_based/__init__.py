@@ -6,6 +6,7 @@ from mlutils.optimizer_based.learned_optimizer import LearnedOptimizer
 from mlutils.optimizer_based.rules import (
     AdamRule,
     LSTMRule,
+    MLPRule,
     MomentumRule,
     log_and_sign,
     trained_rule,
@@ -16,6 +17,7 @@ __all__ = [
     "AdamRule",
     "LSTMRule",
     "LearnedOptimizer",
+    "MLPRule",
     "MomentumRule",
     "RuleTrainer",
     "StepSize",

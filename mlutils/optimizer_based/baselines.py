@@ -1,5 +1,6 @@
 """What a learned optimizer is compared with: Keras's own, at their best step sizes."""
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -17,7 +18,8 @@ def run_optimizer(optimizer, function, theta, steps, rates=None):
         function: from ``(theta, step)`` to values ``(functions,)``, as for ``unroll``.
         theta: theta_0, ``(functions, coordinates)``.
         steps: T, at least 1.
-        rates: the step sizes to try; the optimizer's own one when None.
+        rates: the step sizes to try; the optimizer's own one when None.  Of an optimizer with a
+            schedule, what the schedule is multiplied by.
 
     Returns:
         float64 ``(rates, steps + 1, functions)``: f(theta_0) to f(theta_T), infinite from where a
@@ -28,13 +30,14 @@ def run_optimizer(optimizer, function, theta, steps, rates=None):
     function = checked(function, theta)
     function(theta, tf.constant(0))  # a wrong function is better told of outside a graph
     rates = [None] if rates is None else check_rates(rates)
-    variable = tf.Variable(theta)
+    variable, factor = tf.Variable(theta), tf.Variable(1.0)
     optimizer.build([variable])
     initial = [v.numpy() for v in optimizer.variables]
+    schedule = isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule)
 
     def update(gradients, variables, rate):
         for gradient, v in zip(gradients, variables, strict=True):
-            optimizer.update_step(gradient, v, rate)
+            optimizer.update_step(gradient, v, rate * tf.cast(factor, v.dtype))
 
     # Keras's own goes through tf.distribute, which keeps each graph that it was traced in.
     optimizer._backend_update_step = update
@@ -57,7 +60,9 @@ def run_optimizer(optimizer, function, theta, steps, rates=None):
         variable.assign(theta)
         for v, value in zip(optimizer.variables, initial, strict=True):
             v.assign(value)
-        if rate is not None:
+        if rate is not None and schedule:
+            factor.assign(rate)
+        elif rate is not None:
             optimizer.learning_rate = rate
         runs.append(run().numpy().astype(np.float64))
     runs = np.stack(runs)

@@ -29,6 +29,13 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
     Raises:
         TypeError: if ``rule`` is no ``UpdateRule``.
         ValueError: if it has a step size for each coordinate of one function.
+
+    Example:
+        >>> optimizer = mlutils.LearnedOptimizer(mlutils.StepSize(0.5))
+        >>> weight = keras.Variable([1.0])
+        >>> optimizer.apply([tf.constant([4.0])], [weight])
+        >>> weight.numpy().tolist()
+        [-1.0]
     """
 
     def __init__(self, rule, learning_rate=1.0, name="learned_optimizer", **kwargs):

@@ -6,7 +6,13 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from mlutils.door.numbers import check_count, check_option, check_positive, check_share
+from mlutils.door.numbers import (
+    check_count,
+    check_counts,
+    check_option,
+    check_positive,
+    check_share,
+)
 from mlutils.door.tasks import as_tensor
 from mlutils.inner_loop import UpdateRule
 
@@ -18,6 +24,17 @@ class MomentumRule(UpdateRule):
     Args:
         learning_rate: positive.
         momentum: the share of the last update that is kept, from 0 to 1.
+
+    Example:
+        >>> rule = mlutils.MomentumRule(learning_rate=0.5, momentum=0.5)
+        >>> state, gradient = rule.initial_state((1,)), tf.constant([1.0])
+        >>> for step in range(3):
+        ...     update, state = rule(gradient, state)
+        ...     print(update.numpy())
+        ...
+        [-0.5]
+        [-0.75]
+        [-0.875]
     """
 
     def __init__(self, learning_rate=0.01, momentum=0.9, **kwargs):
@@ -50,6 +67,12 @@ class AdamRule(UpdateRule):
         beta_1, beta_2: how slowly the means of the gradient and of its square are forgotten,
             from 0 to 1.
         epsilon: positive.
+
+    Example:
+        >>> rule = mlutils.AdamRule(learning_rate=0.1)
+        >>> update, state = rule(tf.constant([3.0, -0.5]), rule.initial_state((2,)))
+        >>> print(update.numpy().round(2))  # at first whatever the size of the gradient
+        [-0.1  0.1]
     """
 
     def __init__(self, learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7, **kwargs):
@@ -90,6 +113,12 @@ class LSTMRule(UpdateRule):
         layers: how many of them.
         output_scale: what the last, linear layer's output is multiplied by.
         p: of ``log_and_sign``.
+
+    Example:
+        >>> rule = mlutils.LSTMRule(units=20)
+        >>> update, state = rule(tf.constant([3.0, -0.5]), rule.initial_state((2,)))
+        >>> tuple(update.shape), len(rule.trainable_variables)
+        ((2,), 8)
     """
 
     def __init__(self, units=20, layers=2, output_scale=0.1, p=10.0, **kwargs):
@@ -130,6 +159,87 @@ class LSTMRule(UpdateRule):
             "output_scale": self.output_scale,
             "p": self.p,
         }
+
+
+@keras.saving.register_keras_serializable(package="mlutils")
+class MLPRule(UpdateRule):
+    """A small network without a memory of its own: it reads running means (:eq:`eq-mlp-rule`).
+
+    What a coordinate's gradients were is summed up by their running means at several time scales
+    and by one of their squares, as momentum and Adam do; the network makes an update of these, of
+    the present gradient, of its size and of the time.  All coordinates share its weights.  A small
+    relative of the rules of Metz et al. (2019, 2020), which read more.
+
+    Args:
+        hidden: units of the hidden layers.
+        decays: how slowly each mean of the gradient is forgotten, from 0 to 1.
+        square_decay: the same for the mean of the squared gradient.
+        output_scale: what the update is multiplied by.
+        p: sizes below exp(-p) count as small.
+
+    Example:
+        >>> rule = mlutils.MLPRule()
+        >>> update, state = rule(tf.constant([3.0, -0.5]), rule.initial_state((2,)))
+        >>> tuple(update.shape), len(rule.trainable_variables)
+        ((2,), 6)
+    """
+
+    def __init__(
+        self,
+        hidden=(16, 16),
+        decays=(0.5, 0.9, 0.99),
+        square_decay=0.99,
+        output_scale=0.1,
+        p=10.0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.hidden = check_counts("hidden", hidden)
+        if not isinstance(decays, (tuple, list)) or not decays:
+            raise ValueError(f"decays must be a tuple of shares, at least one, got {decays!r}.")
+        self.decays = tuple(check_share("decays", decay) for decay in decays)
+        self.square_decay = check_share("square_decay", square_decay)
+        self.output_scale, self.p = check_positive("output_scale", output_scale), check_p(p)
+        dtype, inputs = self.dtype_policy, len(self.decays) + 4
+        self.layers_of_net = [
+            keras.layers.Dense(n, activation="relu", dtype=dtype) for n in self.hidden
+        ] + [keras.layers.Dense(2, dtype=dtype)]
+        for layer, size in zip(self.layers_of_net, (inputs, *self.hidden), strict=True):
+            layer.build((None, size))
+        self.built = True
+
+    def initial_state(self, shape):
+        """The means, ``(*shape, decays)``, the mean square, and the number of steps."""
+        zeros = tf.zeros(shape, self.compute_dtype)
+        return tf.stack([zeros] * len(self.decays), -1), zeros, tf.zeros((), self.compute_dtype)
+
+    def call(self, gradient, state):
+        """The update is ``output_scale * direction * exp(size)``, both from the network."""
+        means, square, steps = state
+        decays = tf.constant(self.decays, means.dtype)
+        means = decays * means + (1 - decays) * gradient[..., None]
+        square = self.square_decay * square + (1 - self.square_decay) * gradient**2
+        steps += 1
+        # Of a mean that began at 0, what it lacks is known, as in Adam.
+        whole = means / (1 - decays**steps)
+        variance = square / (1 - self.square_decay**steps) + math.exp(-2 * self.p)
+        relative = tf.concat([gradient[..., None], whole], -1) * tf.math.rsqrt(variance)[..., None]
+        size_and_time = tf.stack(
+            [tf.math.log(variance) / (2 * self.p), *self.clock(gradient, steps)], -1
+        )
+        values = tf.reshape(tf.concat([relative, size_and_time], -1), (-1, len(self.decays) + 4))
+        for layer in self.layers_of_net:
+            values = layer(values)
+        update = self.output_scale * values[:, 0] * tf.exp(values[:, 1])
+        return shaped_like(gradient, update), (means, square, steps)
+
+    def clock(self, gradient, steps):
+        """The time on two scales, for every coordinate."""
+        return [tf.fill(tf.shape(gradient), tf.tanh(steps / scale)) for scale in (10.0, 100.0)]
+
+    def get_config(self):
+        names = ("hidden", "decays", "square_decay", "output_scale", "p")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
 def shaped_like(example, values):

@@ -6,11 +6,19 @@ import tensorflow as tf
 
 from mlutils.compiled import Graphs, as_graph
 from mlutils.door.functions import check_function, check_rule_type, check_state, checked, read_theta
-from mlutils.door.numbers import check_count, check_flag
+from mlutils.door.numbers import (
+    check_count,
+    check_flag,
+    check_option,
+    check_positive,
+    check_seed,
+)
 from mlutils.door.tasks import as_tensor, check_ends, sizes_of, without_values
 from mlutils.episodes import describe
 from mlutils.inner_loop import descend
+from mlutils.optimizer_based.estimators import EvolutionStrategy, PersistentEvolutionStrategy, Tape
 
+GRADIENTS = ("tape", "es", "pes")
 WEIGHTS = ("ones", "last", "increasing")
 
 
@@ -107,6 +115,26 @@ class RuleTrainer(keras.Model):
             divide ``steps``; None for a single segment.
         weights: w_1 to w_T, as ``step_weights`` takes them.
         first_order: drop the path through the gradients, as Andrychowicz et al. (2016) do.
+        gradient: "tape" differentiates each segment.  "es" compares rules with other weights on
+            each segment (evolution strategies, :eq:`eq-es`), "pes" does so with rules that live on
+            over all segments (persistent evolution strategies, :eq:`eq-pes`).  These two estimate
+            the gradient of J smoothed over the weights (:eq:`eq-smoothed-objective`), need no
+            memory for the run, and no derivatives of it; "pes" has no bias by truncation.
+        sigma: for "es" and "pes", the standard deviation of the weights' moves.
+        pairs: for these, how many pairs of opposite moves are tried.
+        seed: for these, of the moves.
+
+    Raises:
+        TypeError: if ``rule`` is no rule, or ``function`` no function.
+        ValueError: for what is said above to be otherwise; for "es" and "pes" of a rule without
+            weights, or with ``first_order``.
+
+    Example:
+        >>> family = mlutils.data.Quadratics(dimension=2)
+        >>> trainer = mlutils.RuleTrainer(mlutils.StepSize(0.0), family.values, steps=5)
+        >>> loss, (slope,) = trainer.meta_gradients(next(iter(family.problems(8))))
+        >>> bool(slope < 0)  # a step size above 0 would be better
+        True
     """
 
     def __init__(
@@ -117,6 +145,10 @@ class RuleTrainer(keras.Model):
         truncation=None,
         weights="ones",
         first_order=False,
+        gradient="tape",
+        sigma=0.01,
+        pairs=4,
+        seed=0,
         **kwargs,
     ):
         kwargs.setdefault("dtype", keras.config.floatx())  # as for rules: no mixed policy
@@ -138,6 +170,21 @@ class RuleTrainer(keras.Model):
                 "weight 0, and nothing would be learned from it: use a longer truncation, or None."
             )
         self.first_order = check_flag("first_order", first_order)
+        self.gradient = check_option("gradient", gradient, GRADIENTS)
+        sigma, pairs = check_positive("sigma", sigma), check_count("pairs", pairs)
+        seed = check_seed(seed)
+        if self.gradient == "tape":
+            self.estimator, self.seeds = Tape(self), None
+        elif self.first_order or not rule.trainable_variables:
+            raise ValueError(
+                f"gradient={gradient!r} needs a rule with weights and first_order=False: it "
+                f"differentiates nothing. The rule has {len(rule.trainable_variables)} weights, "
+                f"first_order is {first_order}."
+            )
+        else:
+            kind = EvolutionStrategy if gradient == "es" else PersistentEvolutionStrategy
+            self.estimator = kind(self, sigma, pairs)
+            self.seeds = keras.random.SeedGenerator(seed)
         self.tracker = keras.metrics.Mean(name="loss")
         self.graphs, self.built = Graphs(), True
 
@@ -160,32 +207,40 @@ class RuleTrainer(keras.Model):
         weights = tf.slice(weights, [start], [self.truncation])
         return tf.tensordot(weights, tf.reduce_mean(values[1:], axis=1), 1), theta, state
 
-    def segment_gradients(self, theta, problem, state, start):
-        """``segment_loss``'s value and its gradient by the rule's weights; then theta, state."""
-        with tf.GradientTape() as tape:
-            loss, theta, state = self.segment_loss(theta, problem, state, start)
-        variables = self.rule.trainable_variables
-        gradients = tape.gradient(loss, variables, unconnected_gradients="zero")
-        return (loss, gradients), theta, state
+    def over_segments(self, batch, carried, one_segment, total):
+        """Go along a trajectory segment by segment, adding up what ``one_segment`` returns.
 
-    def over_segments(self, batch, one_segment, total):
-        """Go along a trajectory segment by segment, adding up what ``one_segment`` returns."""
-        theta, problem = batch
+        Args:
+            batch: ``(theta_0, problem)``.
+            carried: what the first segment begins with.
+            one_segment: from what is carried, the problem and the number of steps taken to a part
+                of the total, and what is carried on.
+            total: what it is added to.
+        """
+        problem = batch[1]
 
-        def body(start, total, theta, state):
-            part, theta, state = one_segment(theta, problem, state, start)
+        def body(start, total, carried):
+            part, carried = one_segment(carried, problem, start)
             total = tf.nest.map_structure(tf.add, total, part)
-            return start + self.truncation, total, theta, state
+            return start + self.truncation, total, carried
 
-        state = self.rule.initial_state(sizes_of(theta))
-        loop = (tf.constant(0), total, tf.convert_to_tensor(theta), state)
+        loop = (tf.constant(0), total, carried)
         return tf.while_loop(lambda start, *_: start < self.steps, body, loop)[1]
+
+    def beginning(self, batch):
+        """theta_0 and the rule's state h_0."""
+        theta = tf.convert_to_tensor(batch[0])
+        return theta, self.rule.initial_state(sizes_of(theta))
+
+    def next_seed(self):
+        """Of the moves along one trajectory; nothing for a tape."""
+        return None if self.seeds is None else tf.cast(self.seeds.next(), tf.int64)
 
     def settings(self):
         """What a graph takes for constant and a user may change."""
         trainable = [id(variable) for variable in self.rule.trainable_variables]
         weights = self.weights_of_steps.tolist()
-        plain = self.steps, self.truncation, self.first_order, weights
+        plain = self.steps, self.truncation, self.first_order, weights, self.estimator
         return plain, self.function, id(self.rule), trainable
 
     def fit(self, x=None, *others, **options):
@@ -218,8 +273,13 @@ class RuleTrainer(keras.Model):
     @as_graph
     def loss_of(self, batch):
         """``meta_loss`` of tensors."""
+
+        def one_segment(carried, problem, start):
+            loss, *carried = self.segment_loss(carried[0], problem, carried[1], start)
+            return loss, tuple(carried)
+
         zero = tf.zeros((), batch[0].dtype)
-        return self.over_segments(batch, self.segment_loss, zero)
+        return self.over_segments(batch, self.beginning(batch), one_segment, zero)
 
     def meta_gradients(self, batch):
         """J of a batch, and its gradient by the rule's weights (:eq:`eq-unrolled-gradient`).
@@ -227,6 +287,7 @@ class RuleTrainer(keras.Model):
         For one step of gradient descent that is :eq:`eq-step-size-gradient`.
 
         With ``truncation`` it is the sum of the segments' gradients, all at the present weights.
+        By "es" and "pes" it is an estimate, another one with each call.
 
         Returns:
             ``(loss, gradients)``: a scalar, and a list aligned with the rule's
@@ -237,22 +298,31 @@ class RuleTrainer(keras.Model):
     @as_graph
     def loss_and_gradients(self, batch):
         """``meta_gradients`` of tensors."""
-        zero = tf.zeros((), batch[0].dtype)
+        seed = self.next_seed()
+
+        def one_segment(*arguments):
+            loss, gradients, carried = self.estimator.segment(*arguments, seed)
+            return (loss, gradients), carried
+
         zeros = [tf.zeros_like(v) for v in self.rule.trainable_variables]
-        return self.over_segments(batch, self.segment_gradients, (zero, zeros))
+        total = (tf.zeros((), batch[0].dtype), zeros)
+        carried = self.estimator.begin(*self.beginning(batch))
+        return self.over_segments(batch, carried, one_segment, total)
 
     def train_step(self, batch):
         variables = self.rule.trainable_variables
         self.optimizer.build(variables)  # its variables cannot be made inside the loop
+        seed = self.next_seed()
 
         def one_segment(*arguments):
-            (loss, gradients), theta, state = self.segment_gradients(*arguments)
+            loss, gradients, carried = self.estimator.segment(*arguments, seed)
             gradients = [self.optimizer.scale_loss(g) for g in gradients]  # apply undoes it
             self.optimizer.apply(gradients, variables)
-            return loss, theta, state
+            return loss, carried
 
         zero = tf.zeros((), batch[0].dtype)
-        self.tracker.update_state(self.over_segments(batch, one_segment, zero))
+        carried = self.estimator.begin(*self.beginning(batch))
+        self.tracker.update_state(self.over_segments(batch, carried, one_segment, zero))
         return {"loss": self.tracker.result()}
 
     def test_step(self, batch):

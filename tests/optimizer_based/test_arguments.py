@@ -41,7 +41,6 @@ def used():
     return optimizer
 
 
-SCHEDULE = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9)
 WRONG = [
     (lambda: StepSize("0.1"), "^initial must be a finite number"),
     (lambda: StepSize(coordinates=0), "^coordinates must be"),
@@ -95,7 +94,6 @@ WRONG = [
     (lambda: LearnedOptimizer("lstm"), "mlutils.UpdateRule, got str"),
     (lambda: LearnedOptimizer(LSTMRule), "mlutils.UpdateRule, got type"),
     (lambda: LearnedOptimizer(keras.optimizers.SGD()), "got SGD"),
-    (lambda: run(rates=[0.1], optimizer=keras.optimizers.SGD(SCHEDULE)), "not settable"),
 ]
 
 

@@ -151,3 +151,21 @@ def test_a_run_that_comes_back_stays_infinite():
 
     found = run_optimizer(sgd(), function, tf.ones((1, 1)), 3)
     np.testing.assert_allclose(found[0, :, 0], [1, np.inf, np.inf, np.inf])
+
+
+def test_rates_multiply_a_schedule():
+    """f = theta² / 2 by hand: theta is multiplied by 1 - rate * (1 - t / 4) in step t.
+
+    Negative control: the rate alone gives other values.
+    """
+    decay = keras.optimizers.schedules.PolynomialDecay(1.0, 4, 0.0)
+    start = np.float32([[1.0], [-2.0]])
+    half_square = lambda theta, step: tf.reduce_sum(theta**2, axis=1) / 2  # noqa: E731
+    found = run_optimizer(keras.optimizers.SGD(decay), half_square, start, 3, [0.5, 0.1])
+    constant = run_optimizer(keras.optimizers.SGD(), half_square, start, 3, [0.5, 0.1])
+    for rate, values in zip((0.5, 0.1), found, strict=True):
+        factors = np.cumprod([1.0, *(1 - rate * (1 - t / 4) for t in range(3))])
+        expected = (factors[:, None] * start[:, 0]) ** 2 / 2
+        np.testing.assert_allclose(values, expected, rtol=1e-5)
+    np.testing.assert_allclose(found[:, 1], constant[:, 1], rtol=1e-5)
+    assert np.abs(found[:, 3] - constant[:, 3]).max() > 0.01

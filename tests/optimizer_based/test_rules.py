@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import mlutils
-from mlutils import AdamRule, LSTMRule, StepSize
+from mlutils import AdamRule, LSTMRule, MLPRule, StepSize
 from mlutils.optimizer_based import log_and_sign
 
 SMALL = math.exp(-10)
@@ -255,3 +255,103 @@ def test_the_rule_that_comes_with_the_package():
     another.set_weights([0 * w for w in another.get_weights()])
     np.testing.assert_array_equal(follow(rule, gradients)[0], updates)
     np.testing.assert_array_equal(follow(mlutils.trained_rule("digits"), gradients)[0], updates)
+
+
+# ---------------------------------------------------------------- the MLP rule
+
+FEATURES = ("g", "m .5", "m .9", "m .99", "size", "t / 10", "t / 100")
+
+
+def linear_rule(row, column=0):
+    """An MLP rule without hidden layers whose direction, or size, is a single feature."""
+    rule = MLPRule(hidden=(), dtype="float64")
+    kernel = np.zeros((7, 2))
+    kernel[row, column] = 1.0
+    rule.set_weights([kernel, np.array([1.0 * column, 0.0])])  # a size is read with direction 1
+    return rule
+
+
+def by_hand(row, gradients, corrected=True):
+    """eq-mlp-rule, in loops: one feature of one coordinate."""
+    means, square = dict.fromkeys((0.5, 0.9, 0.99), 0.0), 0.0
+    for g in gradients:
+        means = {b: b * m + (1 - b) * g for b, m in means.items()}
+        square = 0.99 * square + 0.01 * g**2
+    t = len(gradients)
+    if corrected:
+        means = {b: m / (1 - b**t) for b, m in means.items()}
+        square = square / (1 - 0.99**t)
+    root = np.sqrt(square + np.exp(-20))
+    values = [gradients[-1] / root, *(m / root for m in means.values())]
+    return [*values, np.log(root) / 10, np.tanh(t / 10), np.tanh(t / 100)][row]
+
+
+@pytest.mark.parametrize("row", range(7), ids=FEATURES)
+def test_each_feature_of_the_mlp_rule_by_hand(float64, row):
+    """Negative control: means that are not corrected for their start at 0."""
+    gradients = [0.3, -0.1, 1e-6, 20.0, 0.0]
+    for column in (0, 1):
+        rule = linear_rule(row, column)
+        state = rule.initial_state((2,))
+        for t, g in enumerate(gradients, start=1):
+            update, state = rule(tf.constant([g, -g], tf.float64), state)
+            expected = by_hand(row, gradients[:t])
+            expected = expected if column == 0 else np.exp(expected)
+            assert float(update[0]) == pytest.approx(0.1 * expected, rel=1e-9, abs=1e-15)
+    if row < 5:
+        wrong = by_hand(row, gradients[:4], corrected=False)
+        assert abs(wrong - by_hand(row, gradients[:4])) > 0.01
+
+
+def test_the_mlp_rule_sees_a_factor_on_the_loss_in_one_feature_only(float64):
+    gradients = np.array([0.3, -0.1, 0.2])
+    for row in range(7):
+        one, other = (by_hand(row, factor * gradients) for factor in (1.0, 1000.0))
+        rule = linear_rule(row)
+        updates = []
+        for factor in (1.0, 1000.0):
+            state = rule.initial_state((1,))
+            for g in factor * gradients:
+                update, state = rule(tf.constant([g], tf.float64), state)
+            updates.append(float(update[0]) / 0.1)
+        np.testing.assert_allclose(updates, [one, other], rtol=1e-9)
+        changed = np.log(1000) / 10 if row == 4 else 0.0
+        assert other - one == pytest.approx(changed, abs=1e-6)
+
+
+def test_adam_is_an_mlp_rule(float64):
+    """Without hidden layers, direction -0.1 m(.9) / sqrt v; another decay is not Adam."""
+    kernel = np.zeros((7, 2))
+    kernel[2, 0] = -0.1
+    gradients = np.random.default_rng(0).normal(size=(6, 4))
+
+    def updates(rule):
+        state, found = rule.initial_state((4,)), []
+        for g in gradients:
+            update, state = rule(tf.constant(g), state)
+            found.append(update)
+        return np.array(found)
+
+    rule = MLPRule(hidden=(), dtype="float64")
+    rule.set_weights([kernel, np.zeros(2)])
+    adam = AdamRule(0.01, 0.9, 0.99, dtype="float64")
+    np.testing.assert_allclose(updates(rule), updates(adam), rtol=1e-6)
+    other = AdamRule(0.01, 0.99, 0.99, dtype="float64")
+    assert np.abs(updates(rule) - updates(other)).max() > 5e-4
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"hidden": 16}, "hidden must be a tuple of integers"),
+        ({"hidden": (0,)}, "hidden must be an integer of at least 1"),
+        ({"decays": ()}, "decays must be a tuple of shares, at least one"),
+        ({"decays": (0.5, 1.0)}, "decays must be at least 0 and less than 1"),
+        ({"square_decay": -1}, "square_decay must be at least 0"),
+        ({"output_scale": 0}, "output_scale must be a finite positive number"),
+        ({"p": 100}, "p must be at most 80"),
+    ],
+)
+def test_wrong_options_of_the_mlp_rule_raise(options, words):
+    with pytest.raises(ValueError, match=words):
+        MLPRule(**options)
