@@ -24,6 +24,12 @@ class GaussianProcess:
         scale: standard deviation of its values, positive.
         noise: standard deviation of the noise on y, at least a millionth of ``scale``: with less,
             covariances of close points cannot be told from singular ones.
+
+    Example:
+        >>> family = mlutils.data.GaussianProcess()
+        >>> inputs, query_y = next(iter(family.episodes(shots=5, queries=10, meta_batch=16)))
+        >>> tuple(family.posterior(inputs).shape)  # a mean and a standard deviation for each query
+        (16, 10, 2)
     """
 
     def __init__(self, length=0.4, scale=1.0, noise=0.02):

@@ -28,6 +28,13 @@ class ContextTransformer(SequenceLearner):
         units: length of a token.
         heads: of each attention; divides ``units``.
         blocks: attention and two dense layers each.
+
+    Example:
+        >>> encoder = keras.Sequential([keras.Input((4,)), keras.layers.Identity()])
+        >>> learner = mlutils.ContextTransformer(encoder, outputs=3, units=8, heads=2)
+        >>> predict = learner.adapt(np.eye(4), [0, 1, 2, 2])
+        >>> tuple(predict(np.eye(4)).shape)  # four queries, three classes
+        (4, 3)
     """
 
     def __init__(self, encoder, outputs, units=64, heads=4, blocks=2, **kwargs):

@@ -40,6 +40,18 @@ class EncoderLearner(WithNetworks, MetaLearner):
     Raises:
         TypeError: if ``encoder`` is not a Keras model.
         ValueError: if it is not built, or holds a trainable ``BatchNormalization``.
+
+    Example:
+        >>> encoder = keras.Sequential([keras.Input((1,)), keras.layers.Identity()])
+        >>> class Nearest(mlutils.EncoderLearner):
+        ...     def summarize(self, support, labels):
+        ...         return support, tf.one_hot(labels, 2)
+        ...     def answer(self, summary, queries):
+        ...         support, members = summary
+        ...         return tf.exp(-tf.abs(queries - tf.linalg.matrix_transpose(support))) @ members
+        ...
+        >>> print(Nearest(encoder).adapt([[0.0], [5.0]], [0, 1])([[4.0]]).numpy().round(2))
+        [[0.02 0.37]]
     """
 
     def __init__(self, encoder, transductive=False, **kwargs):
@@ -91,13 +103,20 @@ class EncoderLearner(WithNetworks, MetaLearner):
         Raises:
             ValueError: if the support set is empty or its labels do not fit.
         """
-        support_x, support_y = support_x[tf.newaxis], support_y[tf.newaxis]
-        summary = self.summarize(self.embed_support(support_x), support_y)
+        kept = self.keep(support_x, support_y)
+        return lambda query_x: self.recall(kept, query_x)
 
-        def predict(query_x):
-            return self.answer(summary, self.embed_queries(support_x, query_x[tf.newaxis]))[0]
+    def keep(self, support_x, support_y):
+        """One task's summary, and ``support_x`` where queries are embedded beside it."""
+        summary = self.summarize(self.embed_support(support_x[tf.newaxis]), support_y[tf.newaxis])
+        alone = self.transductive or not mixes_examples(self.encoder)
+        return (summary,) if alone else (summary, support_x)
 
-        return predict
+    def recall(self, kept, query_x):
+        """Answers ``(Q, outputs)`` from the summary, beside the support set if it was kept."""
+        summary, *support_x = kept
+        support_x = support_x[0][tf.newaxis] if support_x else None
+        return self.answer(summary, self.embed_queries(support_x, query_x[tf.newaxis]))[0]
 
     @as_graph
     def solve(self, support_x, support_y, query_x):
@@ -148,6 +167,9 @@ class ClassLearner(AnyWays, EncoderLearner):
     Labels ``support_y`` are ``(S,)`` integers 0..N-1, at least one of each, in any order.  The
     numbers of ways and shots may differ from those in training.
     """
+
+    def target(self):
+        return tf.TensorSpec([], tf.int32)
 
 
 def embed(encoder, x):

@@ -25,6 +25,13 @@ class MANN(RecurrentLearner):
         width: length of a row.
         heads: how many places are written and read in one step, at most ``slots``.
         decay: gamma, from 0 to 1, how slowly use is forgotten (:eq:`eq-memory-usage`).
+
+    Example:
+        >>> encoder = keras.Sequential([keras.Input((4,)), keras.layers.Identity()])
+        >>> learner = mlutils.MANN(encoder, outputs=3, units=8, slots=16, width=4)
+        >>> predict = learner.adapt(np.eye(4), [0, 1, 2, 2])
+        >>> tuple(predict(np.eye(4)).shape)  # four queries, three classes
+        (4, 3)
     """
 
     def __init__(
@@ -52,6 +59,12 @@ class MemoryCell(keras.layers.Layer):
 
     Args:
         units, slots, width, heads, decay: as for ``MANN``.
+
+    Example:
+        >>> cell = mlutils.few_shot.mann.MemoryCell(units=8, slots=16, width=4)
+        >>> output, state = cell(tf.zeros((5, 3)), cell.get_initial_state(batch_size=5))
+        >>> [tuple(part.shape) for part in state]
+        [(5, 8), (5, 8), (5, 16, 4), (5, 1, 16), (5, 16)]
     """
 
     def __init__(self, units=64, slots=64, width=32, heads=1, decay=0.95, **kwargs):

@@ -23,6 +23,13 @@ class MatchingNetwork(ClassLearner):
         encoder: as for ``EncoderLearner``.
         scale: what the cosines are multiplied by, positive; 1 in the paper.  With 1 no example
             can outweigh another by more than e², and 5-way 1-shot no probability exceeds .65.
+
+    Example:
+        >>> encoder = keras.Sequential([keras.Input((2,)), keras.layers.Identity()])
+        >>> learner = mlutils.MatchingNetwork(encoder, scale=1.0)
+        >>> predict = learner.adapt([[1.0, 0.0], [0.0, 1.0]], [0, 1])
+        >>> print(np.exp(predict([[3.0, 0.0]])).round(2))  # of cosines 1 and 0
+        [[0.73 0.27]]
     """
 
     def __init__(self, encoder, scale=1.0, **kwargs):

@@ -29,6 +29,13 @@ class ConditionalNeuralProcess(WithNetworks, MetaLearner):
             ``(batch, features)``; it is used and trained in place.
         decoder: one from ``(batch, features + inputs)`` to ``(batch, 2 outputs)``.
         smallest: the least standard deviation, between 0 and 1; .1 in the paper.
+
+    Example:
+        >>> encoder, decoder = mlutils.mlp(2, (16,), 8), mlutils.mlp(9, (16,), 2)
+        >>> learner = mlutils.ConditionalNeuralProcess(encoder, decoder)
+        >>> predict = learner.adapt([[0.0], [1.0]], [[2.0], [3.0]])
+        >>> tuple(predict([[0.1], [0.5], [0.9]]).shape)  # a mean and a standard deviation each
+        (3, 2)
     """
 
     networks = ("encoder", "decoder")
@@ -61,9 +68,21 @@ class ConditionalNeuralProcess(WithNetworks, MetaLearner):
         Returns:
             A predictor from ``(Q, inputs)`` to ``(Q, 2 outputs)``.
         """
+        code = self.keep(support_x, support_y)
+        return lambda query_x: self.recall(code, query_x)
+
+    def keep(self, support_x, support_y):
+        """One task's code, ``(features,)``."""
         points = tf.concat([self.numbers(support_x), self.numbers(support_y)], axis=1)
-        code = tf.reduce_mean(self.numbers(self.encoder(points, training=False)), axis=0)
-        return lambda query_x: self.decode(code, self.numbers(query_x))
+        return tf.reduce_mean(self.numbers(self.encoder(points, training=False)), axis=0)
+
+    def recall(self, kept, query_x):
+        """Means and standard deviations from the code."""
+        return self.decode(kept, self.numbers(query_x))
+
+    def target(self):
+        known = self.sizes[1] is not None
+        return tf.TensorSpec([self.sizes[1]], self.compute_dtype) if known else None
 
     def check_tasks(self, support_x, support_y):
         x, y, (inputs, outputs) = support_x.shape[1:], support_y.shape[1:], self.sizes

@@ -28,6 +28,13 @@ class PrototypicalNetwork(ClassLearner):
             in the paper, and 10 for cosines, which never exceed 1.  It changes no decision, and
             decides how well training goes: embeddings of length 8, as ``RMSNormalization`` makes
             them of 64 features, are up to 256 apart, and want a scale of about 0.1.
+
+    Example:
+        >>> encoder = keras.Sequential([keras.Input((1,)), keras.layers.Identity()])
+        >>> learner = mlutils.PrototypicalNetwork(encoder)
+        >>> predict = learner.adapt([[0.0], [2.0], [9.0]], [0, 0, 1])  # prototypes 1 and 9
+        >>> predict([[3.0]]).numpy().tolist()
+        [[-4.0, -36.0]]
     """
 
     def __init__(self, encoder, distance="euclidean", scale=None, **kwargs):

@@ -28,6 +28,13 @@ class RecurrentLearner(SequenceLearner):
         units: of the LSTM.
         delayed: whether labels come one step late, as along a sequence they must.
         cell: any Keras RNN cell in the LSTM's place; ``units`` then has no effect.
+
+    Example:
+        >>> encoder = keras.Sequential([keras.Input((4,)), keras.layers.Identity()])
+        >>> learner = mlutils.RecurrentLearner(encoder, outputs=3, units=8)
+        >>> predict = learner.adapt(np.eye(4), [0, 1, 2, 2])
+        >>> tuple(predict(np.eye(4)).shape)  # four queries, three classes
+        (4, 3)
     """
 
     def __init__(self, encoder, outputs, units=64, delayed=True, cell=None, **kwargs):

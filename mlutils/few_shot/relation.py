@@ -27,6 +27,13 @@ class RelationNetwork(ClassLearner):
             mean embedding followed by the query's, on the last axis: ``(batch, 2 features)`` for
             embeddings ``(batch, features)``, ``(batch, height, width, 2 channels)`` for feature
             maps.
+
+    Example:
+        >>> encoder = keras.Sequential([keras.Input((4,)), keras.layers.Identity()])
+        >>> learner = mlutils.RelationNetwork(encoder, mlutils.mlp(8, (16,), 1))
+        >>> predict = learner.adapt(np.eye(4), [0, 1, 2, 2])
+        >>> tuple(predict(np.eye(4)).shape)  # four queries, three classes
+        (4, 3)
     """
 
     networks = ("encoder", "relation")

@@ -4,6 +4,7 @@ import math
 
 import tensorflow as tf
 
+from mlutils.adapted import target_of
 from mlutils.compiled import as_graph
 from mlutils.door.numbers import check_count
 from mlutils.door.tasks import assert_labels, check_labels, predictor, read_support
@@ -25,6 +26,13 @@ class SequenceLearner(EncoderLearner):
     Args:
         encoder: as for ``EncoderLearner``.
         outputs: the number of classes N, or for a regression the length of a target.
+
+    Example:
+        >>> encoder = keras.Sequential([keras.Input((4,)), keras.layers.Identity()])
+        >>> learner = mlutils.RecurrentLearner(encoder, outputs=3, units=8)  # one of them
+        >>> x, y = np.eye(4)[np.newaxis], np.array([[0, 1, 2, 2]])
+        >>> tuple(learner((x, y)).shape)  # each label is predicted before it is read
+        (1, 4, 3)
     """
 
     def __init__(self, encoder, outputs, **kwargs):
@@ -108,6 +116,9 @@ class SequenceLearner(EncoderLearner):
 
     def predicts(self):
         return tf.TensorShape([self.outputs])
+
+    def target(self):
+        return target_of(self)
 
     def prepare(self, element):
         inputs, query_y, *others = element

@@ -22,7 +22,8 @@ def trained_learner(name):
     Returns:
         The learner (for ``"encoder"`` the Keras model), not compiled, which MAML must be to adapt;
         and a dict that says how it was trained: ``steps``, ``tasks`` seen, and ``seconds`` of one
-        core.
+        core; for those that were trained along sequences also ``validation``, the accuracy along
+        sequences of the validation scripts after each twentieth of the training.
     """
     record = json.loads((FOLDER / "record.json").read_text(encoding="utf-8"))
     name = check_option("name", name, sorted(record))

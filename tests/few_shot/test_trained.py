@@ -25,7 +25,9 @@ def test_trained_learner(name):
     learner, record = trained_learner(name)
     assert isinstance(learner, keras.Model if name == "encoder" else mlutils.MetaLearner)
     assert getattr(learner, "optimizer", None) is None
-    assert set(record) == {"steps", "tasks", "seconds"} and record["seconds"] > 0
+    assert {"steps", "tasks", "seconds"} <= set(record) and record["seconds"] > 0
+    if "validation" in record:  # those trained along sequences: the last fifth brought little more
+        assert 0 <= record["validation"][-1] - record["validation"][15] < 0.01
     for weights in learner.get_weights():
         assert np.isfinite(weights).all()
 
