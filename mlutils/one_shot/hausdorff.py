@@ -25,6 +25,13 @@ class ModifiedHausdorff(MetaLearner):
 
     Args:
         threshold: a pixel with more than this is ink.
+
+    Example:
+        >>> upright, level = np.zeros((1, 5, 5, 1)), np.zeros((1, 5, 5, 1))
+        >>> upright[:, :, 2], level[:, 2] = 1, 1
+        >>> predict = mlutils.ModifiedHausdorff().adapt(np.concatenate([upright, level]), [0, 1])
+        >>> print(predict(upright).numpy().round(2))
+        [[-0.  -1.2]]
     """
 
     def __init__(self, threshold=0.5, **kwargs):

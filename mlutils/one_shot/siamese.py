@@ -30,6 +30,13 @@ class SiameseNetwork(ClassLearner):
     Args:
         encoder: as for ``EncoderLearner``.
         comparison: ``"distance"`` or ``"weighted"``.
+
+    Example:
+        >>> encoder = keras.Sequential([keras.Input((1,)), keras.layers.Identity()])
+        >>> learner = mlutils.SiameseNetwork(encoder)
+        >>> predict = learner.adapt([[0.0], [5.0]], [0, 1])
+        >>> predict([[1.0]]).numpy().round(3).tolist()  # minus the distances
+        [[-1.0, -4.0]]
     """
 
     def __init__(self, encoder, comparison="distance", **kwargs):
@@ -86,6 +93,14 @@ class ContrastiveLoss(keras.losses.Loss):
 
     Args:
         margin: a distance, positive.
+
+    Example:
+        >>> loss = mlutils.ContrastiveLoss(margin=1.0)
+        >>> distances = tf.constant([[0.0, 2.0]])  # of a query to two classes
+        >>> float(loss(tf.constant([0]), -distances))  # nothing to mend
+        0.0
+        >>> float(loss(tf.constant([1]), -distances))
+        2.5
     """
 
     takes_labels = True
@@ -111,6 +126,13 @@ class PairCrossEntropy(keras.losses.Loss):
     much as all its pairs with other classes.
 
     Targets ``(..., Q)`` are integers 0..N-1, predictions ``(..., Q, N)`` log-odds, N at least 2.
+
+    Example:
+        >>> loss = mlutils.PairCrossEntropy()
+        >>> round(float(loss(tf.constant([0]), tf.constant([[0.0, 0.0]]))), 3)  # no idea
+        0.693
+        >>> round(float(loss(tf.constant([0]), tf.constant([[9.0, -9.0]]))), 3)
+        0.0
     """
 
     takes_labels = True

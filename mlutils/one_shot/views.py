@@ -94,6 +94,13 @@ class AverageOverViews(WithNetworks, keras.Model):
     Args:
         encoder: a built Keras model from images ``(batch, height, width, 1)`` to embeddings
             ``(batch, features)``.
+
+    Example:
+        >>> encoder = mlutils.conv4((28, 28, 1), filters=4)
+        >>> views = mlutils.one_shot.AverageOverViews(encoder)
+        >>> x = np.zeros((3, 28, 28, 1))
+        >>> tuple(encoder(x).shape), tuple(views(x).shape)
+        ((3, 4), (3, 4))
     """
 
     def __init__(self, encoder, **kwargs):

@@ -1,24 +1,27 @@
-"""The stored results on Lake's test: the page shows them, and the stored learners can be scored."""
+"""The stored results on Lake's test: complete, and the stored learners can be scored."""
 
-import ast
 import io
-import json
 import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import accuracy
+from benchmarks import accuracy, lake_choice, lake_parts, siamese
 from mlutils.data import glyphs
-from tools.notebooks import ROOT
+from mlutils.results import stored_result
 
-RESULTS = json.loads((ROOT / "benchmarks/results/lake.json").read_text(encoding="utf-8"))
+RESULTS = stored_result("lake")["entries"]
 
 KINDS = ("within", "between", "official")
 
 
 def test_every_recipe_has_a_result():
+    """The learners too; and the yardstick at the size of the official drawings is as published."""
+    stored = {path.stem for path in (accuracy.RESULTS / "lake").glob("*.keras")}
+    assert stored == set(accuracy.RECIPES)
+    assert RESULTS["hausdorff"]["pixels"] == 105 and RESULTS["hausdorff-28"]["pixels"] == 28
+    assert RESULTS["hausdorff"]["official"]["error"] == 38.75
     assert set(RESULTS) == set(accuracy.RECIPES)
     for entry in RESULTS.values():
         assert entry["runs"] >= 400 and entry["minutes"] <= 30
@@ -26,16 +29,38 @@ def test_every_recipe_has_a_result():
             assert 0 < entry[kind]["ci95"] < entry[kind]["error"] < 100
 
 
-def test_the_page_shows_them():
-    page = json.loads((ROOT / "chapters/one_shot/lakes-test.ipynb").read_text(encoding="utf-8"))
-    sources = ["".join(cell["source"]) for cell in page["cells"]]
-    (cell,) = [source for source in sources if source.startswith("omniglot = {")]
-    shown = list(ast.literal_eval(cell.removeprefix("omniglot = ")).values())
-    stored = [RESULTS[name] for name in accuracy.RECIPES]
-    assert shown == [
-        tuple(tuple(round(entry[kind][key], 1) for key in ("error", "ci95")) for kind in KINDS)
-        for entry in stored
+def test_every_study_is_complete():
+    """A number for each row, each seed (or alphabet) and each kind of runs, all in percent."""
+    parts = stored_result("lake_parts")
+    assert set(parts["errors"]) == {*lake_parts.ROWS, "one look"}
+    choice = stored_result("lake_choice")
+    assert set(choice["errors"]) == set(lake_choice.LEARNERS) and len(choice["alphabets"]) == 10
+    pairs = stored_result("siamese")["losses"]
+    assert set(pairs) == set(siamese.SPACES)
+    tables = [
+        *((row, {"others", *KINDS}, lake_parts.SEEDS) for row in parts["errors"].values()),
+        *((row, set(lake_choice.CHOICES), 10) for row in choice["errors"].values()),
     ]
+    for of_loss in pairs.values():
+        for found in of_loss.values():
+            row = {measure: found[measure] for measure in siamese.MEASURES}
+            tables.append((row, set(siamese.MEASURES), siamese.SEEDS))
+    for row, names, number in tables:
+        assert set(row) == names
+        assert all(len(errors) == number for errors in row.values())
+        assert all(0 <= error < 100 for errors in row.values() for error in errors)
+
+
+def test_runs_as_numbers_of_drawings():
+    """The same characters on both sides, each once, by one person, and by another."""
+    runs = lake_parts.numbers(glyphs("test"))
+    characters, drawers = np.divmod(runs, 20)
+    assert runs.shape == (lake_parts.RUNS, 2, 20)
+    np.testing.assert_array_equal(characters[:, 0], characters[:, 1])
+    assert all(len(set(of_run)) == 20 for of_run in characters[:, 0])
+    assert (drawers == drawers[:, :, :1]).all() and (drawers[:, 0] != drawers[:, 1]).all()
+    scripts = np.array(glyphs("test").scripts)[characters[:, 0]]
+    assert (scripts == scripts[:, :1]).all()
 
 
 @pytest.fixture
