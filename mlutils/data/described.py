@@ -23,6 +23,14 @@ class Described(Characters):
         images, names, scripts, source: as in ``Characters``.
         signatures: float32 ``(classes, attributes)``, a row describes a class; all finite.
         attributes: what the numbers of a signature say, ``(attributes,)`` strings.
+
+    Example:
+        >>> images = np.zeros((2, 3, 28, 28, 1), "uint8")
+        >>> two = mlutils.data.Described(
+        ...     images, ("a", "á"), ("latin",) * 2, "made up", np.float32([[0], [1]]), ("acute",)
+        ... )
+        >>> two.signatures.tolist(), two.attributes
+        ([[0.0], [1.0]], ('acute',))
     """
 
     signatures: np.ndarray
@@ -138,6 +146,16 @@ class ClassSplit(NamedTuple):
         train: seen classes, the drawings to train on.
         seen: the same classes, drawn by others.
         unseen: the other classes, drawn by those of ``seen``.
+
+    Example:
+        >>> images = np.zeros((4, 6, 28, 28, 1), "uint8")
+        >>> signatures = np.float32([[0, 0], [0, 1], [1, 0], [1, 1]])
+        >>> four = mlutils.data.Described(
+        ...     images, tuple("abcd"), ("made up",) * 4, "made up", signatures, ("first", "second")
+        ... )
+        >>> split = four.class_split(1, held_out=2)
+        >>> len(split.train), len(split.seen), len(split.unseen)
+        (3, 3, 1)
     """
 
     train: Described

@@ -1,5 +1,6 @@
 """Zero shots: recognise classes from a description, without an example."""
 
+from mlutils.zero_shot.clip import CLIP, InfoNCE
 from mlutils.zero_shot.dap import DAP
 from mlutils.zero_shot.devise import DeViSE, HingeRankLoss
 from mlutils.zero_shot.eszsl import ESZSL
@@ -16,12 +17,14 @@ from mlutils.zero_shot.learner import ZeroShotLearner
 from mlutils.zero_shot.prototypes import DescribedPrototypes
 
 __all__ = [
+    "CLIP",
     "DAP",
     "ESZSL",
     "DeViSE",
     "DescribedPrototypes",
     "GeneralizedAccuracy",
     "HingeRankLoss",
+    "InfoNCE",
     "SeenUnseenCurve",
     "ZeroShotLearner",
     "calibrated",

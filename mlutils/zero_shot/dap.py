@@ -22,6 +22,16 @@ class DAP(ZeroShotLearner):
         encoder: as for ``EncoderLearner``; ``fit`` does not train it.
         attributes: the length of a signature.
         C: how little the logistic regressions are regularised, positive, as in scikit-learn.
+
+    Example:
+        >>> encoder = keras.Sequential([keras.Input((2,)), keras.layers.Identity()])
+        >>> signatures = np.array([[0, 0], [0, 1], [1, 0]])
+        >>> y = np.arange(30) % 3
+        >>> x = signatures[y] + np.random.default_rng(0).normal(scale=0.1, size=(30, 2))
+        >>> learner = mlutils.DAP(encoder, attributes=2).fit(x, y, signatures)
+        >>> predict = learner.adapt([[0, 0], [1, 1]])  # (1, 1) was not seen
+        >>> int(tf.argmax(predict([[0.9, 1.1]])[0]))
+        1
     """
 
     def __init__(self, encoder, attributes, C=1.0, **kwargs):

@@ -22,6 +22,13 @@ class DeViSE(TrainedZeroShotLearner):
             which are flattened; it is used and trained in place, unless it is frozen
             (``encoder.trainable = False``), as in the paper's first stage.
         attributes: the length of a signature.
+
+    Example:
+        >>> encoder = keras.Sequential([keras.Input((2,)), keras.layers.Identity()])
+        >>> learner = mlutils.DeViSE(encoder, attributes=3)
+        >>> predict = learner.adapt(np.eye(3))
+        >>> tuple(predict([[0.9, 0.1]]).shape)
+        (1, 3)
     """
 
     def __init__(self, encoder, attributes, **kwargs):
@@ -45,7 +52,13 @@ class HingeRankLoss(keras.losses.Loss):
     Targets ``(..., Q)`` are integers 0..N-1, predictions ``(..., Q, N)`` scores.
 
     Args:
-        margin: positive; 0.1 in the paper.
+        margin: delta in the equation, positive; 0.1 in the paper.
+
+    Example:
+        >>> loss = mlutils.HingeRankLoss(margin=0.1)
+        >>> scores = tf.constant([[0.9, 0.85, 0.2]])
+        >>> round(float(loss(tf.constant([0]), scores)), 3)  # the second is only 0.05 below
+        0.05
     """
 
     takes_labels = True

@@ -23,6 +23,16 @@ class ESZSL(ZeroShotLearner):
         attributes: the length of a signature.
         gamma: the ridge on the side of the embeddings, positive.
         lam: the ridge on the side of the signatures, positive.
+
+    Example:
+        >>> encoder = keras.Sequential([keras.Input((2,)), keras.layers.Identity()])
+        >>> signatures = np.array([[0, 0], [0, 1], [1, 0]])
+        >>> y = np.arange(30) % 3
+        >>> x = signatures[y] + np.random.default_rng(0).normal(scale=0.1, size=(30, 2))
+        >>> learner = mlutils.ESZSL(encoder, attributes=2).fit(x, y, signatures)
+        >>> predict = learner.adapt(signatures)
+        >>> int(tf.argmax(predict([[0.9, 0.1]])[0]))
+        2
     """
 
     def __init__(self, encoder, attributes, gamma=1.0, lam=1.0, **kwargs):

@@ -49,6 +49,11 @@ class GeneralizedAccuracy(NamedTuple):
         seen: on queries of seen classes.
         unseen: on queries of unseen classes.
         harmonic: the harmonic mean of the two.
+
+    Example:
+        >>> scores = [[3.0, 1.0], [2.0, 1.0], [0.0, 1.0], [2.0, 0.0]]
+        >>> mlutils.generalized_accuracy([0, 0, 1, 1], scores, seen=[True, False])
+        GeneralizedAccuracy(seen=1.0, unseen=0.5, harmonic=0.6666666666666666)
     """
 
     seen: float
@@ -77,7 +82,7 @@ def calibrated(scores, seen, gamma):
     Args:
         scores: ``(Q, N)``.
         seen: which classes are seen, bools ``(N,)``.
-        gamma: what is taken off the scores of seen classes.
+        gamma: what is taken off the scores of seen classes, tau in the equation.
 
     Returns:
         Scores ``(Q, N)``.
@@ -130,6 +135,12 @@ class SeenUnseenCurve(NamedTuple):
         gammas: calibrations, rising, one for each pair of accuracies.
         seen: accuracy on seen classes, which falls.
         unseen: accuracy on unseen classes, which rises.
+
+    Example:
+        >>> scores = [[3.0, 1.0], [2.0, 1.0], [0.0, 1.0], [2.0, 0.0]]
+        >>> curve = mlutils.seen_unseen_curve([0, 0, 1, 1], scores, seen=[True, False])
+        >>> curve.seen.tolist(), curve.unseen.tolist()
+        ([1.0, 1.0, 0.5, 0.0], [0.0, 0.5, 0.5, 1.0])
     """
 
     gammas: np.ndarray

@@ -29,6 +29,16 @@ class ZeroShotLearner(ClassLearner):
         encoder: a built Keras model from inputs ``(batch, ...)`` to embeddings ``(batch, ...)``,
             which are flattened.
         attributes: the length of a signature.
+
+    Example:
+        >>> encoder = keras.Sequential([keras.Input((2,)), keras.layers.Identity()])
+        >>> class InnerProduct(mlutils.ZeroShotLearner):
+        ...     def class_vectors(self, signatures):
+        ...         return signatures
+        ...
+        >>> predict = InnerProduct(encoder, attributes=2).adapt([[1.0, 0.0], [0.0, 1.0]])
+        >>> predict([[3.0, 1.0]]).numpy().tolist()
+        [[3.0, 1.0]]
     """
 
     described = True
@@ -53,10 +63,15 @@ class ZeroShotLearner(ClassLearner):
                 graph shows it, TensorFlow's ``InvalidArgumentError``), or the labels do not fit; if
                 the learner has still to be fitted.
         """
-        if labels is None:
-            signatures = as_tensor("signatures", signatures)
-            labels = tf.range(tf.shape(signatures)[0] if signatures.shape.rank else 1)
-        return super().adapt(signatures, labels)
+        return super().adapt(*with_labels(signatures, labels))
+
+    def adapted_model(self, signatures, labels=None):
+        """As ``MetaLearner``, of ``adapt(signatures, labels)``."""
+        return super().adapted_model(*with_labels(signatures, labels))
+
+    def example_specs(self):
+        signature = tf.TensorSpec([self.attributes], self.compute_dtype)
+        return signature, *super().example_specs()[1:]
 
     def embed_support(self, support_x):
         """The signatures themselves."""
@@ -170,6 +185,14 @@ class ZeroShotLearner(ClassLearner):
 
     def get_config(self):
         return {**super().get_config(), "attributes": self.attributes}
+
+
+def with_labels(signatures, labels):
+    """Signatures and labels, by default that row k describes class k."""
+    if labels is None:
+        signatures = as_tensor("signatures", signatures)
+        labels = tf.range(tf.shape(signatures)[0] if signatures.shape.rank else 1)
+    return signatures, labels
 
 
 class TrainedZeroShotLearner(ZeroShotLearner):

@@ -25,6 +25,13 @@ class DescribedPrototypes(TrainedZeroShotLearner):
         describer: a built Keras model from signatures ``(batch, attributes)`` to prototypes
             ``(batch, features)``; likewise.
         scale: what distances are multiplied by, positive.
+
+    Example:
+        >>> encoder = keras.Sequential([keras.Input((2,)), keras.layers.Identity()])
+        >>> learner = mlutils.DescribedPrototypes(encoder, describer=encoder)
+        >>> predict = learner.adapt([[1.0, 0.0], [0.0, 1.0]])
+        >>> predict([[2.0, 0.0]]).numpy().tolist()
+        [[-1.0, -5.0]]
     """
 
     networks = ("encoder", "describer")
