@@ -19,6 +19,12 @@ class Characters:
         names: the characters' names, ``(classes,)`` strings.
         scripts: the name of each character's script, ``(classes,)`` strings.
         source: where they come from, to be shown beside every result.
+
+    Example:
+        >>> images = np.zeros((2, 3, 28, 28, 1), "uint8")  # two characters, three drawings of each
+        >>> characters = mlutils.data.Characters(images, ("a", "b"), ("latin", "latin"), "made up")
+        >>> len(characters), characters.x.shape, characters.y.tolist()
+        (2, (6, 28, 28, 1), [0, 0, 0, 1, 1, 1])
     """
 
     images: np.ndarray

@@ -13,6 +13,7 @@ import pytest
 import mlutils
 from mlutils import (
     ANIL,
+    CLIP,
     DAP,
     ESZSL,
     MAML,
@@ -23,6 +24,7 @@ from mlutils import (
     DescribedPrototypes,
     DeViSE,
     HingeRankLoss,
+    InfoNCE,
     LSTMRule,
     MatchingNetwork,
     MetaSGD,
@@ -134,6 +136,7 @@ LEARNERS = {
         },
     ),
     "described prototypes": Row(described, "described"),
+    "CLIP": Row(lambda net: CLIP(net, network(inputs=ATTRIBUTES), scale=3.0), "described", InfoNCE),
     "DeViSE": Row(lambda net: DeViSE(net, ATTRIBUTES), "described", lambda: HingeRankLoss(10.0)),
     "DAP": Row(fitted(DAP), "described", why_not=UNTRAINED),
     "ESZSL": Row(fitted(ESZSL), "described", why_not=UNTRAINED),

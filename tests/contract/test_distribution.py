@@ -8,12 +8,6 @@ import tensorflow as tf
 from tests.contract.learners import LEARNERS, compiled, element, having
 
 
-@pytest.fixture(scope="module")
-def strategy():
-    """Two replicas on the two logical devices that ``tests/conftest.py`` makes of the processor."""
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-
-
 def step(learner, batch):
     """The weights after one step of ``fit`` and what it logged."""
     data = tf.data.Dataset.from_tensor_slices(batch).batch(len(batch[1]))

@@ -12,6 +12,7 @@ from mlutils import (
     AdamRule,
     LearnedOptimizer,
     LSTMRule,
+    MLPRule,
     MomentumRule,
     RuleTrainer,
     StepSize,
@@ -26,6 +27,7 @@ RULES = {
     "momentum": lambda: MomentumRule(0.1, 0.5),
     "Adam": lambda: AdamRule(0.1),
     "LSTM": lambda: LSTMRule(3, 2),
+    "MLP": lambda: MLPRule((3,), (0.5, 0.9)),
 }
 every = pytest.mark.parametrize("name", RULES)
 learned = pytest.mark.parametrize("name", [n for n, make in RULES.items() if make().weights])

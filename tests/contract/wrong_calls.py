@@ -38,6 +38,7 @@ import tensorflow as tf
 
 from mlutils import (
     ANIL,
+    CLIP,
     DAP,
     ESZSL,
     MAML,
@@ -51,10 +52,12 @@ from mlutils import (
     DeViSE,
     Episode,
     HingeRankLoss,
+    InfoNCE,
     LearnedOptimizer,
     LSTMRule,
     MatchingNetwork,
     MetaSGD,
+    MLPRule,
     ModifiedHausdorff,
     MomentumRule,
     PairCrossEntropy,
@@ -296,6 +299,10 @@ def predict_door(name, parts):
     return predictor(name)(parts["query_x"])
 
 
+def adapted_model_door(name, parts):
+    return learner(name).adapted_model(parts["support_x"], parts["support_y"])(parts["query_x"])
+
+
 def call_door(name, parts):
     return learner(name)(inputs_of(parts))
 
@@ -353,6 +360,7 @@ def inputs_of(parts):
 DOORS = {
     "adapt": adapt_door,
     "its predictor": predict_door,
+    "adapted_model": adapted_model_door,
     "call": call_door,
     "fit": fit_door,
     "fit on a dataset": dataset_door,
@@ -364,7 +372,7 @@ DOORS = {
     "evaluate": score_door,
     "controls": controls_door,
 }
-ONE_TASK = ("adapt", "its predictor")
+ONE_TASK = ("adapt", "its predictor", "adapted_model")
 NAMES = {  # zero-shot learners have signatures, Hausdorff drawings; Keras counts samples
     "support_x": "support_x|signature|attribute|drawings|'x' sizes",
     "support_y": "support_y|label|targets|'x' sizes",
@@ -453,6 +461,16 @@ for chosen in LEARNERS:
     missing = some(NOT_FINITE, "NaN in one place")
     spoilt("not finite", "adapt", chosen, "support_x", missing)
     spoilt("not finite", "its predictor", chosen, "query_x", missing)
+
+# The model of what was adapted to; MAML's is a plain one, at whose input Keras stands.
+for chosen in ("MAML", "prototypical", "neural process", "DeViSE", "Hausdorff"):
+    spoilt("inputs", "adapted_model", chosen, "support_x", some(NO_ARRAYS, "None", "strings"))
+    spoilt("shapes", "adapted_model", chosen, "support_x", MORE_AXES)
+    spoilt("not finite", "adapted_model", chosen, "support_x", some(NOT_FINITE, "NaN in one place"))
+    if chosen != "MAML":
+        spoilt("inputs", "adapted_model", chosen, "query_x", some(NO_ARRAYS, "None", "strings"))
+    if chosen not in ("MAML", "Hausdorff"):
+        spoilt("shapes", "adapted_model", chosen, "query_x", {**MORE_AXES, **ONE_EXAMPLE})
 
 # The other doors.
 FEW_NO_ARRAYS = some(NO_ARRAYS, "None", "a ragged list", "strings")
@@ -923,6 +941,13 @@ for chosen in ("MAML", "iMAML"):
         least=0,
     )
 counts(
+    "MAML.adapted_model(steps)",
+    lambda v: learner("MAML").adapted_model(
+        *(value[0] for value in element("classes", tasks=1)[0][:2]), steps=v
+    ),
+    least=0,
+)
+counts(
     "MAML's call(steps)",
     lambda v: learner("MAML")(inputs_of(right_batch("classes")), steps=v),
     least=0,
@@ -947,6 +972,7 @@ positives(
     "DescribedPrototypes(scale)",
     lambda v: DescribedPrototypes(net(), net(inputs=ATTRIBUTES), scale=v),
 )
+positives("CLIP(scale)", lambda v: CLIP(net(), net(inputs=ATTRIBUTES), scale=v))
 rates("ModifiedHausdorff(threshold)", lambda v: ModifiedHausdorff(threshold=v), more=(None,))
 positives("ContrastiveLoss(margin)", lambda v: ContrastiveLoss(v), more=(None,))
 positives("HingeRankLoss(margin)", lambda v: HingeRankLoss(v))
@@ -1053,16 +1079,19 @@ MAKERS = {
     ),
     "ModifiedHausdorff": lambda **o: ModifiedHausdorff(**o),
     "DescribedPrototypes": lambda **o: DescribedPrototypes(net(), net(inputs=4), **o),
+    "CLIP": lambda **o: CLIP(net(), net(inputs=4), **o),
     "DAP": lambda **o: DAP(net(), ATTRIBUTES, **o),
     "ESZSL": lambda **o: ESZSL(net(), ATTRIBUTES, **o),
     "DeViSE": lambda **o: DeViSE(net(), ATTRIBUTES, **o),
     "ContrastiveLoss": lambda **o: ContrastiveLoss(**o),
     "PairCrossEntropy": lambda **o: PairCrossEntropy(**o),
     "HingeRankLoss": lambda **o: HingeRankLoss(**o),
+    "InfoNCE": lambda **o: InfoNCE(**o),
     "StepSize": lambda **o: StepSize(**o),
     "MomentumRule": lambda **o: MomentumRule(**o),
     "AdamRule": lambda **o: AdamRule(**o),
     "LSTMRule": lambda **o: LSTMRule(2, 1, **o),
+    "MLPRule": lambda **o: MLPRule(**o),
     "LearnedOptimizer": lambda **o: LearnedOptimizer(StepSize(), **o),
     "RuleTrainer": lambda **o: RuleTrainer(StepSize(), bowl, 2, **o),
     "BatchNorm": lambda **o: BatchNorm(**o),
@@ -1241,7 +1270,7 @@ each(
     some(NOT_COMPILED, "meta_loss", "fit"),
 )
 LABELS, LOGITS_3 = np.array([0, 1, 2]), -np.ones((3, 3), "float32")
-for loss in (ContrastiveLoss, PairCrossEntropy, HingeRankLoss):
+for loss in (ContrastiveLoss, PairCrossEntropy, HingeRankLoss, InfoNCE):
     each(
         f"{loss.__name__} of",
         "labels?|targets|single class|shape",
@@ -1578,6 +1607,7 @@ TAKING_ONE = {
         "decoder",
     ),
     "DescribedPrototypes, its describer,": (lambda n: DescribedPrototypes(net(), n), "describer"),
+    "CLIP, its describer,": (lambda n: CLIP(net(), n), "describer"),
     "ESZSL": (lambda n: ESZSL(n, ATTRIBUTES), "encoder"),
     "AverageOverViews": (AverageOverViews, "encoder"),
 }
@@ -1794,10 +1824,25 @@ shares("MomentumRule(momentum)", lambda v: MomentumRule(momentum=v))
 shares("AdamRule(beta_1)", lambda v: AdamRule(beta_1=v))
 shares("AdamRule(beta_2)", lambda v: AdamRule(beta_2=v))
 positives("AdamRule(epsilon)", lambda v: AdamRule(epsilon=v))
+SPACE = {"rate": (0.1, 1.0, "log")}
 counts("LSTMRule(units)", lambda v: LSTMRule(units=v, layers=1), more=(None,))
 counts("LSTMRule(layers)", lambda v: LSTMRule(units=2, layers=v), more=(None,))
 positives("LSTMRule(output_scale)", lambda v: LSTMRule(2, 1, output_scale=v))
 positives("LSTMRule(p)", lambda v: LSTMRule(2, 1, p=v), more=(81,))
+each("MLPRule(hidden)", "hidden", lambda v: MLPRule(hidden=v), [0, (0,), (2.5,), "8", None])
+each("MLPRule(decays)", "decays", lambda v: MLPRule(decays=v), [0.9, (), (1.0,), (-0.1,), ("a",)])
+shares("MLPRule(square_decay)", lambda v: MLPRule(square_decay=v))
+positives("MLPRule(output_scale)", lambda v: MLPRule(output_scale=v))
+positives("MLPRule(p)", lambda v: MLPRule(p=v), more=(81,))
+counts("tune(tries)", lambda v: mlutils.tune(lambda rate: rate, SPACE, v), least=2)
+seeds("tune(seed)", lambda v: mlutils.tune(lambda rate: rate, SPACE, 2, seed=v))
+each("tune(score)", "score", lambda v: mlutils.tune(v, SPACE, 2), [None, 1.0, "loss"])
+each(
+    "tune(space)",
+    "space|range|scale",
+    lambda v: mlutils.tune(lambda rate: rate, v, 2),
+    [None, {"rate": 0.1}, {"rate": (1.0, 0.1, "log")}, {"rate": (0.0, 1.0, "log")}],
+)
 positives("log_and_sign(p)", lambda v: log_and_sign(THETA, v), more=(81,))
 section("rules")
 each(
@@ -2520,6 +2565,7 @@ for how in ("rotation", "slant", "stretch", "shift"):
 
 seeds("setup(seed)", lambda v: mlutils.setup(v))
 counts("setup(threads)", lambda v: mlutils.setup(0, threads=v))
+flags("setup(deterministic)", lambda v: mlutils.setup(0, deterministic=v))
 section("notebooks")
 each(
     "judge(wrong)",

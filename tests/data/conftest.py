@@ -1,14 +1,10 @@
 import pytest
 
 
-@pytest.fixture(scope="session")
-def drawn_once(tmp_path_factory):
-    """A cache that all tests of drawn data share, empty at first: each is drawn once."""
-    return tmp_path_factory.mktemp("keras")
-
-
 @pytest.fixture(scope="module")
-def cache(drawn_once):
+def cache(tmp_path_factory):
+    """A cache of the module's own, empty at first: what other modules draw is not in it."""
+    home = tmp_path_factory.mktemp("keras")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KERAS_HOME", str(drawn_once))
-        yield drawn_once / "mlutils"
+        patch.setenv("KERAS_HOME", str(home))
+        yield home / "mlutils"

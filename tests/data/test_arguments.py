@@ -19,6 +19,7 @@ QUADRATIC = [[1.0]], ([[[1.0]]], [[1.0]])
 
 EPISODES = partial(data.episodes, *LABELLED, queries=2)
 SPLIT = partial(DESCRIBED.class_split, unseen=1, held_out=1)
+PICTURES = data.Pictures(IMAGES[:, 0], range(6), tuple("abcdef"), tuple("123456"))
 RUNS = partial(data.lake_runs, CHARACTERS, ways=2)
 READ = partial(data.read_lake_runs, "nowhere")
 SHOTS = data.GaussianProcess().episodes
@@ -27,6 +28,7 @@ SHOTS = data.GaussianProcess().episodes
 COUNTS = [
     (EPISODES, {"ways": 1, "shots": 0, "queries": 1, "meta_batch": 1}),
     (CHARACTERS.episodes, {"ways": 1, "shots": 0, "queries": 1, "meta_batch": 1}),
+    (PICTURES.at_least, {"count": 1}),
     (partial(DESCRIBED.episodes, queries=2), {"ways": 1, "queries": 1, "meta_batch": 1}),
     (SPLIT, {"unseen": 1, "held_out": 1}),
     (RUNS, {"ways": 1, "queries": 1, "meta_batch": 1}),

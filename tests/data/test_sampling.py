@@ -113,6 +113,135 @@ def table(a, b, shape):
     return counts
 
 
+def check_unbalanced(batch, ways, shots, queries):
+    """As ``check_tasks``, with so many queries in all, of whichever classes of the task."""
+    for support_x, support_y, query_x, query_y in zip(*batch, strict=True):
+        indices = np.concatenate([support_x, query_x])[:, 1]
+        assert len(np.unique(indices)) == ways * (shots + queries), "an example came twice"
+        _, counts = np.unique(support_x[:, 0], return_counts=True)
+        assert list(counts) == [shots] * (ways if shots else 0), "not so many of each class"
+        labels = np.concatenate([support_y, query_y])
+        classes = np.concatenate([support_x, query_x])[:, 0]
+        assert set(labels) <= set(range(ways)), "labels are not 0..N-1"
+        pairs = {*zip(labels, classes, strict=True)}
+        assert len(pairs) == len(set(labels)) == len(set(classes)), "a label is not one class"
+
+
+@st.composite
+def unbalanced_cases(draw):
+    """Classes of just the shots among them, and in some cases not one example more than needed."""
+    ways, shots, queries = draw(st.tuples(st.integers(1, 5), st.integers(0, 3), st.integers(1, 3)))
+    least = 0 if shots else 1  # a class has an example at least
+    more = draw(st.lists(st.integers(least, 6), min_size=ways, max_size=ways + 3))
+    while sum(sorted(more)[:ways]) < ways * queries:
+        more[draw(st.integers(0, len(more) - 1))] += 1
+    return [shots + m for m in more], {
+        "ways": ways,
+        "shots": shots,
+        "queries": queries,
+        "meta_batch": draw(st.integers(1, 4)),
+        "seed": draw(st.integers(0, 2**32 - 1)),
+    }
+
+
+@settings(deadline=None, max_examples=12, derandomize=True, database=None, phases=[Phase.generate])
+@given(unbalanced_cases())
+def test_unbalanced_tasks_keep_their_promises(case):
+    sizes, options = case
+    ways, shots, queries, meta_batch, _ = options.values()
+    s, q = ways * shots, ways * queries
+    for batch in batches(2, sizes, balanced=False, **options):
+        shapes = [(meta_batch, *rest) for rest in ((s, 2), (s,), (q, 2), (q,))]
+        assert [value.shape for value in batch] == shapes
+        check_unbalanced(batch, ways, shots, queries)
+
+
+def rank_once(sizes, shots, queries, tasks):
+    """The wrong sampler that the next test must catch: one draw for both sets.
+
+    An example's rank decides whether it is a shot, and then among the others whether it is a query.
+    Where the highest of few ranks are taken, those that are left are lower than elsewhere.
+    """
+    random, counts = np.random.default_rng(0), np.zeros((tasks, len(sizes)))
+    for task in counts:
+        ranks = [np.sort(random.random(size))[: size - shots] for size in sizes]
+        left = np.concatenate(ranks)
+        labels = np.repeat(np.arange(len(sizes)), np.array(sizes) - shots)
+        task += np.bincount(labels[np.argsort(-left)[: len(sizes) * queries]], minlength=len(sizes))
+    return counts
+
+
+def test_unbalanced_queries_are_as_frequent_as_what_is_left():
+    """Of classes with 3, 6 and 31 examples and 2 shots, 1, 4 and 29 are left: 34 for 6 queries.
+
+    A class's number of queries is hypergeometric: mean ``6 p`` and variance
+    ``6 p (1 - p) (34 - 6) / (34 - 1)``, with ``p`` its share of the 34.
+    """
+    sizes, tasks = (3, 6, 31), 4000
+    options = {"ways": 3, "shots": 2, "queries": 2, "meta_batch": tasks, "balanced": False}
+    (batch,) = batches(sizes=sizes, **options)
+    check_unbalanced(batch, 3, 2, 2)
+
+    def check(counts):
+        p = np.array([1, 4, 29]) / 34
+        error = np.sqrt(6 * p * (1 - p) * 28 / 33 / tasks)
+        np.testing.assert_array_less(np.abs(counts.mean(axis=0) - 6 * p), 5 * error)
+
+    check((batch.query_x[..., :1] == np.arange(3)).sum(axis=1))
+    with pytest.raises(AssertionError):
+        check(rank_once(sizes, 2, 2, tasks))
+
+
+def test_unbalanced_queries_are_drawn_from_all_that_is_left():
+    """Each example of a class as often as any other, and in each position as often."""
+    options = {"ways": 2, "shots": 1, "queries": 2, "meta_batch": TASKS, "balanced": False}
+    (batch,) = batches(sizes=[3, 9], **options)
+    for size in (3, 9):
+        of_class = batch.query_x[..., 0] == {3: 0, 9: 1}[size]
+        examples = batch.query_x[of_class][:, 1].astype(int)
+        counts = np.bincount(examples)[np.unique(examples)]
+        assert len(counts) == size
+        assert_uniform(counts, TASKS, len(examples) / TASKS / size)
+        share = of_class.mean()
+        assert_uniform(of_class.sum(axis=0), TASKS, share)
+
+
+def test_unbalanced_tasks_need_enough_examples_together():
+    x, y = labelled([2, 3, 4, 9])
+    options = {"ways": 3, "shots": 2, "balanced": False}
+    episodes(x, y, queries=1, **options)  # 0 + 1 + 2 are left of the smallest
+    with pytest.raises(ValueError, match=r"3 smallest .* 3 examples .* 2 shots .*queries is 6"):
+        episodes(x, y, queries=2, **options)
+    episodes(x, y, queries=2, classes=[13, 23, 33], **options)
+    with pytest.raises(ValueError, match=r"Class 3 has 2 examples, and shots are 3"):
+        episodes(x, y, queries=1, **{**options, "shots": 3})
+    with pytest.raises(ValueError, match="balanced must be True or False, got 0"):
+        episodes(x, y, balanced=0)
+
+
+def test_only_some_classes():
+    """Their tasks are those of an array that holds nothing else."""
+    x, y = labelled(LARGE)
+    keep = np.isin(y, [13, 33, 53])
+    options = {"ways": 3, "shots": 2, "queries": 3, "meta_batch": 4, "seed": 3}
+    for balanced in (True, False):
+        (some,) = helpers.batches(
+            episodes(x, y, classes=(53, 13, 33), balanced=balanced, **options)
+        )
+        (alone,) = helpers.batches(episodes(x[keep], y[keep], balanced=balanced, **options))
+        for one, other in zip(some, alone, strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert set(np.unique(some.query_x[..., 0])) == {1, 3, 5}
+    for classes in ([13, 14], ["13"]):
+        with pytest.raises(ValueError, match=r"No examples of the classes .*; y holds 6, such as"):
+            episodes(x, y, classes=classes)
+    for classes in ("13", 13):
+        with pytest.raises(TypeError, match="classes must be several classes of y, or None"):
+            episodes(x, y, classes=classes)
+    with pytest.raises(ValueError, match="There are 2 classes, too few for tasks of 3"):
+        episodes(x, y, ways=3, classes=[13, 23])
+
+
 TASKS, WAYS, SHOTS, QUERIES = 3000, 3, 2, 4
 
 
@@ -238,6 +367,21 @@ def test_bytes_become_0_to_1_and_all_else_float32():
         got = np.sort(np.concatenate([support_x, query_x], axis=1)[0])
         expected = [0, 0.2, 0.4, 1] if dtype == np.uint8 else np.sort(x.astype(np.float32))
         np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+def test_numbers_on_disk_are_read_as_those_in_memory(tmp_path):
+    x, y = labelled(LARGE)
+    options = {"ways": 3, "shots": 2, "queries": 3, "meta_batch": 4, "seed": 3}
+    for dtype in (np.uint8, np.int64, np.float32, np.float16, bool):
+        disk = np.memmap(tmp_path / "x.bin", dtype, "w+", shape=x.shape)
+        disk[:] = x
+        (read,), (expected,) = (
+            helpers.batches(episodes(v, y, **options)) for v in (disk, x.astype(dtype))
+        )
+        for one, other in zip(read, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+    with pytest.raises(TypeError, match="x must be an array of numbers, got one of complex64"):
+        episodes(np.memmap(tmp_path / "c.bin", np.complex64, "w+", shape=x.shape), y)
 
 
 def test_classes_may_be_strings_and_x_images():
