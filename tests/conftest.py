@@ -10,6 +10,16 @@ processor = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
 
 
+@pytest.fixture(scope="session")
+def strategy():
+    """Two replicas on the two devices.
+
+    One for all tests of a process: each new one would count its collective operations from 100
+    again, and TensorFlow takes operation 100 of one for that of the other.
+    """
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
 @pytest.fixture
 def float64():
     """Run a test in double precision, for finite differences."""

@@ -415,10 +415,7 @@ def test_data_shuffled_with_a_seed(tmp_path):
         go_on(lambda: same, tmp_path / "same", epochs=2)
 
 
-def test_two_replicas(tmp_path):
-    devices = tf.config.list_logical_devices("CPU")
-    strategy = tf.distribute.MirroredStrategy([device.name for device in devices])
-
+def test_two_replicas(tmp_path, strategy):
     def mirrored():
         with strategy.scope():
             return reptile()

@@ -3,6 +3,7 @@ import sys
 
 import numpy as np
 import pytest
+from tensorflow.python.framework import config
 
 import mlutils
 
@@ -48,16 +49,38 @@ def test_wrong_seed_raises(seed):
         mlutils.setup(seed=seed)
 
 
+def test_determinism_is_set_and_taken_back():
+    before = config.is_op_determinism_enabled()
+    try:
+        for wanted in (True, False, False, True):
+            mlutils.setup(deterministic=wanted)
+            assert config.is_op_determinism_enabled() == wanted
+        mlutils.setup(deterministic=False)
+        mlutils.setup()
+        assert config.is_op_determinism_enabled()
+    finally:
+        (config.enable_op_determinism if before else config.disable_op_determinism)()
+
+
+@pytest.mark.parametrize("wrong", [None, 1, "no"])
+def test_wrong_determinism_raises(wrong):
+    with pytest.raises(ValueError, match="deterministic must be True or False"):
+        mlutils.setup(deterministic=wrong)
+
+
 def test_threads_are_set_before_tensorflow_runs_and_not_after():
     result = run(
         "import mlutils, tensorflow as tf\n"
         "mlutils.setup(threads=1)\n"
         "tf.zeros(1) + 1\n"
         "mlutils.setup(threads=1)\n"
-        "print(tf.config.threading.get_intra_op_parallelism_threads())\n"
+        "mlutils.setup()\n"  # leaves them as they are
+        "from threadpoolctl import threadpool_info\n"
+        "blas = {pool['num_threads'] for pool in threadpool_info()}\n"
+        "print(tf.config.threading.get_intra_op_parallelism_threads(), blas)\n"
         "mlutils.setup(threads=2)"
     )
-    assert result.stdout == "1\n"
+    assert result.stdout == "1 {1}\n"
     assert "restart the kernel and call mlutils.setup first" in result.stderr
 
 

@@ -1,16 +1,18 @@
-"""Take two things from the pages that the theme puts there and the book does not use.
+"""What the theme's options say, and what of its pages the book does not use.
 
-The second search bar, in the page's header.  It is dropped here and not by
+The second search bar, in the page's header, is dropped, and the title stands beside the logo as
+text, which has the theme's colour in light and dark.  That is said here and not by
 ``html_theme_options`` in ``_config.yml``, which would replace all the options that Jupyter
 Book derives from that file: the Colab, repository and edit buttons.
 
-Thebe, which runs cells on a server of others: its scripts name another host, and declare one
-name twice, an error in every page's console.
+Thebe, which runs cells on a server of others, is dropped: its scripts name another host, and
+declare one name twice, an error in every page's console.
 """
 
 
-def drop_header_search(app, config):
+def set_options(app, config):
     config.html_theme_options["navbar_persistent"] = []
+    config.html_theme_options["logo"] = {"text": config.html_title}
 
 
 def drop_thebe(app, page, template, context, doctree):
@@ -22,6 +24,6 @@ def drop_thebe(app, page, template, context, doctree):
 
 
 def setup(app):
-    app.connect("config-inited", drop_header_search)
+    app.connect("config-inited", set_options)
     app.connect("html-page-context", drop_thebe, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

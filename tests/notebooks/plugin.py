@@ -1,5 +1,7 @@
 """Closes what nbval lets pass: cells never run or run out of order, and changed pictures.
 
+Each notebook runs in an empty folder, as ``tools.execute`` runs it, which goes with what it wrote.
+
 Text is compared exactly, but for cells tagged ``trained``: their numbers come from long
 trainings, which drift from one kind of processor to the next, and may differ as
 ``numbers_agree`` allows.
@@ -8,9 +10,12 @@ trainings, which drift from one kind of processor to the next, and may differ as
 import base64
 import io
 import re
+import tempfile
 
+import nbval.plugin
 import numpy as np
 import PIL.Image
+from nbval.kernel import RunningKernel
 from nbval.plugin import IPyNbCell
 
 # What differs between two pictures, as a share of the stored one's ink: 1 for an empty picture.
@@ -134,4 +139,17 @@ def runtest(self):
         self.raise_cell_error(said)
 
 
+class KernelInEmptyFolder(RunningKernel):
+    """nbval's would start in the folder of the notebook."""
+
+    def __init__(self, kernel_name, cwd=None, **options):
+        self.folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        super().__init__(kernel_name, cwd=self.folder.name, **options)
+
+    def stop(self):
+        super().stop()
+        self.folder.cleanup()
+
+
 IPyNbCell.compare_outputs, IPyNbCell.runtest = compare_outputs, runtest
+nbval.plugin.RunningKernel = KernelInEmptyFolder

@@ -96,10 +96,15 @@ def trained_far_off(notebook):
     changed.text = changed.text.replace("3.14159", "9.14159")
 
 
+def writes_a_file(notebook):
+    notebook.cells[0].source = 'open("left", "w").close()\n' + notebook.cells[0].source
+
+
 @pytest.mark.parametrize(
     "fault, words",
     [
         (nothing, "3 passed"),
+        (writes_a_file, "3 passed"),
         (changed_digit, "3.14158"),
         (mirrored_picture, "Picture 1 differs by"),
         (one_curve_more, "Picture 1 differs by"),
@@ -125,6 +130,7 @@ def test_each_fault_fails(stored, tmp_path, fault, words):
     )
     assert (result.returncode == 0) == (words == "3 passed"), result.stdout
     assert words in re.sub(r"\s+", " ", result.stdout)
+    assert not (tmp_path / "left").exists()  # it ran in a folder of its own
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,7 @@ def test_outputs_hold_no_warning_error_or_path(notebook):
         for output in cell.outputs:
             assert output.output_type != "error" and output.get("name") != "stderr", cell.source
             assert not re.search(r"/(home|root|tmp|work|Users)/", str(output)), cell.source
+            assert "WARNING:" not in str(output.get("text", "")), cell.source  # on stdout, by TF
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS)
