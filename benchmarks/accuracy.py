@@ -6,7 +6,8 @@
                                                        the training leaves out: to choose by
     python -m benchmarks.accuracy lake --runs PATH     the stored learners, on an archive of runs
 
-The first two write benchmarks/results/lake.json and benchmarks/results/lake/.
+The first two write mlutils/results/lake.json, which chapters/one_shot/lakes-test shows, and the
+learners into benchmarks/results/lake/.
 A training that was cut off goes on where it was, from _build/accuracy, and ends as if it had run
 through: what is drawn at random for a batch hangs on the batch's number.  Delete that folder to
 begin anew.
@@ -105,11 +106,11 @@ def randomly_moved(images, number):
     return moved(images, 0.15 * rotation, 0.15 * slant, 0.12 * stretch, 1.5 * shift)
 
 
-def residual_encoder():
+def residual_encoder(width=32):
     """From 28 x 28 pixels to embeddings: a convolution and three residual blocks."""
     inputs = keras.Input((28, 28, 1))
-    x = layers.ReLU()(normed(layers.Conv2D(32, 3, padding="same", use_bias=False)(inputs)))
-    for filters in (64, 96, 128):
+    x = layers.ReLU()(normed(layers.Conv2D(width, 3, padding="same", use_bias=False)(inputs)))
+    for filters in (2 * width, 3 * width, 4 * width):
         options = {"padding": "same", "use_bias": False}
         short = normed(
             layers.Conv2D(filters, 1, **options)(layers.AveragePooling2D(2, padding="same")(x))
@@ -153,6 +154,7 @@ def fit(model, data, folder, steps, loss=LOGITS, rate=1e-3, parts=20):
 RECIPES = {
     "pixels": flat_pixels,
     "hausdorff": hausdorff,
+    "hausdorff-28": hausdorff,
     "siamese": siamese,
     "prototypical": prototypical,
     "best": best,
@@ -162,9 +164,10 @@ SIZES = {"hausdorff": 105}  # pixels a side, of the original drawings
 
 def lake(names, held_out):
     """Train what is asked for, score it once, and write that down."""
-    path = RESULTS / "lake.json"
-    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    for name in names or [n for n in RECIPES if held_out or n not in results]:
+    path = Path(mlutils.__file__).parent / "results" / "lake.json"
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    entries = stored["entries"]
+    for name in names or [n for n in RECIPES if held_out or n not in entries]:
         keras.utils.set_random_seed(0)
         size, start = SIZES.get(name, 28), time.monotonic()
         train, new = characters(size, held_out)
@@ -183,12 +186,13 @@ def lake(names, held_out):
         official = mlutils.data.official_lake_runs(size)
         official = mlutils.evaluate(learner, [official], 20, "error")
         scores = {"within": within, "between": between, "official": official}
-        results[name] = {"minutes": minutes, "pixels": size, "runs": RUNS} | {
+        entries[name] = {"minutes": minutes, "pixels": size, "runs": RUNS} | {
             kind: {"error": round(100 * score.mean, 2), "ci95": round(100 * score.ci95, 2)}
             for kind, score in scores.items()
         }
         portable.save(learner, RESULTS / "lake" / f"{name}.keras")
-        path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        stored["minutes"] = round(sum(entry["minutes"] or 0 for entry in entries.values()), 1)
+        path.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
 
 

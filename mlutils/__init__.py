@@ -7,7 +7,7 @@ on queries*.  Public names are importable from ``mlutils``; each chapter's are l
 
 from mlutils import _tensorflow  # noqa: F401, I001  must come first: it silences the import
 
-from mlutils import data, few_shot, maml, one_shot, optimizer_based, plot, zero_shot
+from mlutils import data, few_shot, maml, one_shot, optimizer_based, plot, practice, zero_shot
 from mlutils.controls import controls
 from mlutils.episodes import Episode
 from mlutils.evaluation import Score, SplitScore, evaluate, predictions, score
@@ -20,9 +20,11 @@ from mlutils.maml import *
 from mlutils.networks import BatchNorm, conv4, mlp
 from mlutils.one_shot import *
 from mlutils.optimizer_based import *
+from mlutils.practice import pretrained_backbone
 from mlutils.results import stored_result
 from mlutils.resume import fit_or_resume
 from mlutils.session import setup
+from mlutils.tuning import Tuning, tune
 from mlutils.vectorize import map_tasks
 from mlutils.zero_shot import *
 
@@ -35,6 +37,7 @@ __all__ = [
     "Score",
     "SplitScore",
     "StepSize",
+    "Tuning",
     "UpdateRule",
     "controls",
     "conv4",
@@ -47,10 +50,13 @@ __all__ = [
     "map_tasks",
     "mlp",
     "plot",
+    "practice",
     "predictions",
+    "pretrained_backbone",
     "score",
     "setup",
     "stored_result",
+    "tune",
     *few_shot.__all__,
     *maml.__all__,
     *one_shot.__all__,

@@ -16,6 +16,12 @@ class Episode(NamedTuple):
         support_y: ``(S, ...)``, their targets.
         query_x: ``(Q, ...)``, the inputs to predict.
         query_y: ``(Q, ...)``, their targets.
+
+    Example:
+        >>> tasks = mlutils.data.sinusoids(shots=5, queries=10, meta_batch=25)
+        >>> episode = mlutils.Episode.from_element(next(iter(tasks)))
+        >>> tuple(episode.support_x.shape), tuple(episode.query_y.shape)
+        ((25, 5, 1), (25, 10, 1))
     """
 
     support_x: tf.Tensor

@@ -30,6 +30,13 @@ class Score:
         ci95: half the width of the 95 % confidence interval of the mean, by Student's quantile
             (1.96 standard errors for many tasks, 4.30 for three); NaN for a single task, or if a
             value is infinite.
+
+    Example:
+        >>> score = mlutils.Score([0.5, 0.7, 0.9], percent=True)
+        >>> score
+        Score(70.0 ± 49.7 % (3 tasks))
+        >>> round(score.mean, 2), score.tasks
+        (0.7, 3)
     """
 
     unit = "tasks"
@@ -85,6 +92,10 @@ class SplitScore(Score):
 
     Args:
         values: ``(splits,)``, from 0 to 1; or differences of such.
+
+    Example:
+        >>> mlutils.SplitScore([0.5, 0.7, 0.9])
+        SplitScore(70.0 ± 49.7 % (3 splits))
     """
 
     unit = "splits"

@@ -116,6 +116,17 @@ class UpdateRule(keras.Model):
     meta-parameters phi; make them in ``__init__``.  ``save(path)`` and
     ``keras.saving.load_model(path)`` keep a rule whose class is registered with Keras and has a
     ``get_config``.
+
+    Example:
+        >>> class SignDescent(mlutils.UpdateRule):
+        ...     def initial_state(self, shape):
+        ...         return ()
+        ...     def call(self, gradient, state):
+        ...         return -0.1 * tf.sign(gradient), state
+        ...
+        >>> update, state = SignDescent()(tf.constant([3.0, -0.5]), ())
+        >>> print(update.numpy().round(2))
+        [-0.1  0.1]
     """
 
     def __init__(self, **kwargs):
@@ -200,6 +211,12 @@ class StepSize(UpdateRule):
             (the last axis of the gradients), or a shape, that of the gradients' last axes.
         steps: None for the same alpha at every step; a number n for one of each of the first n
             steps (Antoniou et al., 2019), of which later ones take the last.
+
+    Example:
+        >>> rule = mlutils.StepSize(0.5)
+        >>> update, state = rule(tf.constant([2.0, -4.0]), rule.initial_state((2,)))
+        >>> print(update.numpy())
+        [-1.  2.]
     """
 
     def __init__(self, initial=0.01, coordinates=None, steps=None, **kwargs):

@@ -6,6 +6,7 @@ import functools
 import keras
 import tensorflow as tf
 
+from mlutils.adapted import AdaptedModel, check_alone, copy_of, input_spec
 from mlutils.compiled import Graphs, as_graph, compiled_steps
 from mlutils.door import tasks as door
 from mlutils.door.losses import check_comparable, check_loss, compiled_loss
@@ -41,6 +42,17 @@ class MetaLearner(keras.Model):
     Called outside a graph, ``call``, ``meta_loss`` and ``meta_gradients`` are traced at the first
     call with tensors of some shapes, which takes a second, and then run as fast as in ``fit``;
     and again for another value of an option or a setting.
+
+    Example:
+        >>> class Mean(mlutils.MetaLearner):  # answers with the mean of the targets
+        ...     def adapt(self, support_x, support_y):
+        ...         mean = tf.reduce_mean(support_y, axis=0)
+        ...         return lambda query_x: tf.zeros_like(query_x) + mean
+        ...
+        >>> tasks = mlutils.data.sinusoids(shots=5, queries=10, meta_batch=25)
+        >>> (support_x, support_y, query_x), query_y = next(iter(tasks))
+        >>> tuple(Mean()((support_x, support_y, query_x)).shape)
+        (25, 10, 1)
     """
 
     described, fewest = False, 1  # the support set: is it signatures, what is its least size
@@ -83,6 +95,24 @@ class MetaLearner(keras.Model):
             f"{type(self).__name__} makes no prediction without a support set."
         )
 
+    def keep(self, support_x, support_y, **adapt_options):
+        """What ``recall`` needs of one task, a nest of tensors; here the support set itself.
+
+        Args:
+            support_x, support_y: as for ``adapt``, checked tensors.
+            **adapt_options: of ``adapt``.
+        """
+        if adapt_options:
+            raise NotImplementedError(
+                f"{type(self).__name__} defines no keep that would take {tuple(adapt_options)}: "
+                "leave it out, or define keep and recall."
+            )
+        return support_x, support_y
+
+    def recall(self, kept, query_x):
+        """Predictions ``(Q, ...)`` for queries ``(Q, ...)`` from what ``keep`` returned."""
+        return self.adapt(*kept)(query_x)
+
     @as_graph
     def solve(self, support_x, support_y, query_x, **adapt_options):
         """Adapt to and predict for each task of a batch: tensors as for ``call``."""
@@ -111,6 +141,10 @@ class MetaLearner(keras.Model):
         """The shape of what is predicted for a query, ``TensorShape``; None if not known."""
         return None
 
+    def target(self):
+        """What one support target is, as a ``TensorSpec``; None if that is not known."""
+        return None
+
     def classes(self, support_y):
         """How many classes the labels of these tasks are of; None if that is not known."""
         return None
@@ -132,6 +166,30 @@ class MetaLearner(keras.Model):
         return (support_x, support_y, query_x), query_y, *others
 
     # ------------------------------------------------------------ what follows
+
+    def adapted_model(self, support_x, support_y, **adapt_options):
+        """Adapt to one task, and make a Keras model of the result.
+
+        Its ``predict``, ``save`` and ``export`` are Keras's; an exported model runs without
+        ``mlutils``.  It is a copy: the learner stays as it is, and may be trained on.
+
+        Args:
+            support_x, support_y: as for ``adapt``.
+            **adapt_options: passed to ``adapt``.
+
+        Returns:
+            A ``keras.Model`` from inputs ``(batch, ...)`` to predictions ``(batch, ...)``, equal to
+            those of ``adapt(support_x, support_y)``.
+
+        Raises:
+            ValueError: as ``adapt``.
+            NotImplementedError: if predictions depend on which queries come together
+                (``BatchNorm`` in a transductive learner); if a class cannot be copied.
+        """
+        self.check_options(adapt_options)
+        check_alone(self)
+        support = door.read_support(self, support_x, support_y, axes=1)
+        return AdaptedModel(copy_of(self), self.keep(*support, **adapt_options))
 
     def __call__(self, inputs, *args, **options):
         """``call``, after the door: what the inputs are is checked before Keras sees them."""
@@ -326,14 +384,31 @@ class MetaLearner(keras.Model):
             self.optimizer.build(self.trainable_variables)
 
     def export(self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **more):
-        """Keras's; for any numbers of tasks and examples of the shapes that were seen last."""
-        if input_signature is None and self.graphs.specs is None:
+        """Keras's; for any numbers of tasks and examples.
+
+        The shape of an example is the one that was seen last; before any was, the network's.
+        """
+        self.check_options({})
+        specs = self.graphs.specs or self.specs()
+        if input_signature is None and specs is None:
             raise ValueError(
-                "Which shapes is this learner for? Call it once on a batch of tasks before export, "
-                "or pass input_signature."
+                "Which shapes is this learner for? Its networks do not tell: call it once on a "
+                "batch of tasks before export, or pass input_signature."
             )
-        signature = input_signature or [tuple(self.graphs.specs)]
+        signature = input_signature or [tuple(specs)]
         super().export(filepath, format, verbose, signature, **more)
+
+    def example_specs(self):
+        """``TensorSpec`` of one support input, target and query; None for what is not known."""
+        support_x, query_x = (input_spec(network, self.compute_dtype) for network in self.sees())
+        return support_x, self.target(), query_x
+
+    def specs(self):
+        """``TensorSpec`` of ``(support_x, support_y, query_x)`` of any size; None if not known."""
+        specs = self.example_specs()
+        if None in specs:
+            return None
+        return [tf.TensorSpec([None, None, *x.shape], x.dtype) for x in specs]
 
     def settings(self):
         """What a graph takes for constant and a user may change: to tell when one is stale.

@@ -169,6 +169,10 @@ class BatchNorm(keras.layers.Layer):
 
     Args:
         epsilon: added to the variance, positive.
+
+    Example:
+        >>> mlutils.BatchNorm()(np.array([[0.0], [2.0]])).numpy().round(2).tolist()
+        [[-1.0], [1.0]]
     """
 
     def __init__(self, epsilon=1e-3, **kwargs):

@@ -62,6 +62,12 @@ class Table:
     Args:
         header: the columns' names.
         rows: sequences of as many cells; each is shown as ``str`` gives it.
+
+    Example:
+        >>> print(mlutils.plot.Table(["learner", "error"], [["ours", "0.5"], ["theirs", "0.6"]]))
+        learner  error
+        ours     0.5
+        theirs   0.6
     """
 
     def __init__(self, header, rows):

@@ -17,6 +17,15 @@ class ANIL(MAML):
         inner_lr, inner_steps, first_order, rule, transductive: as for ``MAML``, for the head.
         head: the name of the layer that adapts; when None the one that owns the last of
             ``model.trainable_variables``.
+
+    Example:
+        >>> model = mlutils.mlp(1, (8,), 1)
+        >>> learner = mlutils.ANIL(model, inner_lr=0.1)
+        >>> learner.compile(loss="mse")
+        >>> start = learner.initialisation()
+        >>> end = learner.adapted_weights(start, tf.constant([[1.0]]), tf.constant([[2.0]]))
+        >>> [bool(np.any(a != b)) for a, b in zip(start, end)]  # the head alone moves
+        [False, False, True, True]
     """
 
     def __init__(self, model, inner_lr=0.01, inner_steps=1, first_order=False, head=None, **kwargs):

@@ -30,6 +30,15 @@ class iMAML(MAML):
         strength: lambda, positive: how strongly the solution is held near theta.
         cg_steps: steps of conjugate gradients, at least 1.
         transductive, rule: as for ``MAML``; a rule without weights of its own.
+
+    Example:
+        >>> layer = keras.layers.Dense(1, kernel_initializer="zeros")
+        >>> model = keras.Sequential([keras.Input((1,)), layer])
+        >>> learner = mlutils.iMAML(model, inner_lr=0.25, inner_steps=20, strength=2.0)
+        >>> learner.compile(loss="mse")
+        >>> predict = learner.adapt([[1.0]], [[2.0]])
+        >>> print(predict([[1.0]]).numpy().round(2))  # the pull keeps it below 2
+        [[1.33]]
     """
 
     def __init__(

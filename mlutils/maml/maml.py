@@ -3,11 +3,19 @@
 import keras
 import tensorflow as tf
 
+from mlutils.adapted import check_alone, copy_of, target_of
 from mlutils.compiled import as_graph
 from mlutils.door.losses import compiled_loss
 from mlutils.door.networks import check_adaptable, gives_logits
 from mlutils.door.numbers import check_count, check_flag, check_rate
-from mlutils.door.tasks import check_labels, check_predicted, one_task, predictor, shape_of
+from mlutils.door.tasks import (
+    check_labels,
+    check_predicted,
+    one_task,
+    predictor,
+    read_support,
+    shape_of,
+)
 from mlutils.inner_loop import GradientDescent, check_rule, descend, map_weights
 from mlutils.learner import MetaLearner
 from mlutils.networks import WithNetworks, mixes_examples, predict_with
@@ -48,6 +56,15 @@ class MAML(WithNetworks, MetaLearner):
             differ only for models whose predictions depend on the rest of the batch, such as
             those with ``BatchNorm``; for these (and for layers that are not Keras's own, which
             may do the same) the latter costs Q times S + 1 predictions instead of Q.
+
+    Example:
+        >>> layer = keras.layers.Dense(1, kernel_initializer="zeros")
+        >>> model = keras.Sequential([keras.Input((1,)), layer])
+        >>> learner = mlutils.MAML(model, inner_lr=0.25)
+        >>> learner.compile(loss="mse")
+        >>> predict = learner.adapt([[1.0]], [[2.0]])  # weight and bias: 0 - 0.25 * (-4) = 1
+        >>> predict([[1.0], [3.0]]).numpy().tolist()
+        [[2.0], [4.0]]
     """
 
     networks = ("model", "rule")
@@ -89,10 +106,53 @@ class MAML(WithNetworks, MetaLearner):
                 of range; if ``steps`` is negative; if the learner is frozen; before
                 ``compile(loss=...)``.
         """
-        theta = self.initialisation()
+        kept = self.keep(support_x, support_y, steps)
+        return lambda query_x: self.recall(kept, query_x)
+
+    def adapted_model(self, support_x, support_y, **adapt_options):
+        """As ``MetaLearner``: the network itself with the weights after the inner steps.
+
+        If its layers are Keras's, it is a plain Keras model, and loads without ``mlutils``.  It
+        takes numbers as the network does, and divides no bytes by 255.  Where a query is seen
+        beside the support set (``transductive=False`` and a network that mixes examples), it
+        is an ``AdaptedModel``, which holds that set.
+        """
+        if not self.transductive and mixes_examples(self.model):
+            return super().adapted_model(support_x, support_y, **adapt_options)
+        self.check_options(adapt_options)
+        check_alone(self)
+        support = read_support(self, support_x, support_y, axes=1)
+        weights, support_x = self.keep(*support, **adapt_options)
+        network = self.network_with(weights)
+        network(support_x[:1])  # Keras exports to ONNX only what was called
+        return network
+
+    def network_with(self, weights):
+        """A copy of the network with these values of its trainable weights."""
+        copy, place = copy_of(self.model), {id(v): i for i, v in enumerate(self.model.weights)}
+        for variable, value in zip(self.model.trainable_variables, weights, strict=True):
+            copy.weights[place[id(variable)]].assign(value)
+        return copy
+
+    def export(self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **more):
+        """As ``MetaLearner``; raises a NotImplementedError for ONNX, which has no inner loop."""
+        if format == "onnx":
+            raise NotImplementedError(
+                f"ONNX lacks operations of {type(self).__name__}'s inner loop, and the file would "
+                "not run: export what it adapts to, adapted_model(support_x, support_y), or the "
+                'learner with format="tf_saved_model".'
+            )
+        super().export(filepath, format, verbose, input_signature, **more)
+
+    def keep(self, support_x, support_y, steps=None):
+        """One task's weights after the inner steps, and its support inputs."""
         steps = self.inner_steps if steps is None else check_count("steps", steps, least=0)
-        weights = self.adapted_weights(theta, support_x, support_y, steps)
-        return lambda query_x: self.predict_queries(weights, support_x, query_x)
+        weights = self.adapted_weights(self.initialisation(), support_x, support_y, steps)
+        return weights, support_x
+
+    def recall(self, kept, query_x):
+        """Predictions with these weights."""
+        return self.predict_queries(*kept, query_x)
 
     @as_graph
     def adapted_weights(self, weights, support_x, support_y, steps=None):
@@ -173,6 +233,9 @@ class MAML(WithNetworks, MetaLearner):
         outputs = shape_of(self.model, "output_shape")
         labels = support_y.dtype.is_integer and outputs is not None and outputs[-1] != 1
         return outputs[-1] if labels else None
+
+    def target(self):
+        return target_of(self)
 
     def logits(self):
         return gives_logits(self.model)

@@ -20,6 +20,16 @@ class MetaSGD(MAML):
         inner_steps: the number k of inner steps, which share the alphas.
         first_order: drop the second derivatives; the alphas are learned all the same.
         transductive: as for ``MAML``.
+
+    Example:
+        >>> layer = keras.layers.Dense(1, kernel_initializer="zeros")
+        >>> model = keras.Sequential([keras.Input((1,)), layer])
+        >>> learner = mlutils.MetaSGD(model, inner_lr=0.25)
+        >>> learner.compile(loss="mse")
+        >>> learner.adapt([[1.0]], [[2.0]])([[3.0]]).numpy().tolist()
+        [[4.0]]
+        >>> len(learner.trainable_variables)  # kernel, bias, and a step size for each
+        4
     """
 
     networks = ("model",)
@@ -32,15 +42,16 @@ class MetaSGD(MAML):
         self.step_sizes = [
             StepSize(self.inner_lr, tuple(v.shape), dtype=dtype) for v in model.trainable_variables
         ]
-        pairs = zip(model.trainable_variables, self.step_sizes, strict=True)
-        self.step_size_of = {id(variable): step_size for variable, step_size in pairs}
+        # Not a dict from the one to the other, which Keras would track and could not export.
+        self.stepped = tuple(id(v) for v in model.trainable_variables)
 
     def rules(self):
         """Each weight's own ``StepSize``, whichever others are frozen."""
         variables = self.model.trainable_variables
-        if new := [v.path for v in variables if id(v) not in self.step_size_of]:
+        step_size_of = dict(zip(self.stepped, self.step_sizes, strict=True))
+        if new := [v.path for v in variables if id(v) not in step_size_of]:
             raise ValueError(
                 f"The weights {new} were frozen when this learner was made and have no alpha: "
                 "make it anew, with them trainable."
             )
-        return [self.step_size_of[id(v)] for v in variables]
+        return [step_size_of[id(v)] for v in variables]

@@ -3,10 +3,10 @@
 import keras
 import tensorflow as tf
 
+from mlutils.adapted import input_spec
 from mlutils.classes import AnyWays, class_means, class_members
 from mlutils.compiled import as_graph
 from mlutils.door.numbers import check_count, check_positive
-from mlutils.door.tasks import one_task
 from mlutils.inner_loop import map_weights
 from mlutils.maml.maml import MAML
 from mlutils.networks import flat_embeddings, predict_with
@@ -29,27 +29,24 @@ class ProtoMAML(AnyWays, MAML):
         inner_lr, inner_steps, first_order: as for ``MAML``.
         scale: of the squared distances at the start, as for ``PrototypicalNetwork``.
         rule, transductive: as for ``MAML``; ``rule`` steps the head too.
+
+    Example:
+        >>> layer = keras.layers.Dense(1, kernel_initializer="ones")  # embeds x as x
+        >>> model = keras.Sequential([keras.Input((1,)), layer])
+        >>> learner = mlutils.ProtoMAML(model)
+        >>> learner.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        >>> predict = learner.adapt([[0.0], [2.0]], [0, 1], steps=0)
+        >>> first, second = predict([[0.5]]).numpy()[0]
+        >>> print(first - second)  # of squared distances: 2.25 - 0.25
+        2.0
     """
 
     def __init__(self, model, inner_lr=0.01, inner_steps=1, first_order=False, scale=1.0, **kwargs):
         super().__init__(model, inner_lr, inner_steps, first_order, **kwargs)
         self.scale = check_positive("scale", scale)
 
-    @one_task
-    def adapt(self, support_x, support_y, steps=None):
-        """Build the head from one task's class means, and take ``steps`` inner steps.
-
-        Args:
-            support_x: ``(S, ...)``.
-            support_y: ``(S,)`` integers 0..N-1, at least one of each.
-            steps: how many inner steps, 0 or more; ``inner_steps`` when None.
-
-        Returns:
-            A predictor from query inputs ``(Q, ...)`` to logits ``(Q, N)``.
-
-        Raises:
-            ValueError: as ``MAML.adapt``.
-        """
+    def keep(self, support_x, support_y, steps=None):
+        """One task's weights of embeddings and head after the inner steps, and its inputs."""
         members = class_members(support_y[tf.newaxis], self.variable_dtype)[0]
         start = self.head(support_x, members)
 
@@ -57,8 +54,22 @@ class ProtoMAML(AnyWays, MAML):
             return self.support_loss(weights, step, support_x, members, *start)
 
         steps = self.inner_steps if steps is None else check_count("steps", steps, least=0)
-        weights = self.descend(loss, self.theta(start), steps)
-        return lambda query_x: self.predict_queries(upon(start, weights), support_x, query_x)
+        return upon(start, self.descend(loss, self.theta(start), steps)), support_x
+
+    def network_with(self, weights):
+        """A copy of the network with these weights, and the head behind it."""
+        *weights, kernel, bias = weights
+        network, dtype = super().network_with(weights), self.variable_dtype
+        head = keras.layers.Dense(kernel.shape[1], dtype=dtype)
+        flat = keras.layers.Flatten(dtype=dtype)
+        spec = input_spec(network, dtype)
+        inputs = keras.Input(spec.shape, dtype=spec.dtype)
+        model = keras.Sequential([inputs, network, flat, head])
+        head.set_weights([kernel, bias])
+        return model
+
+    def target(self):
+        return tf.TensorSpec([], tf.int32)
 
     @as_graph
     def solve(self, support_x, support_y, query_x, steps=None):

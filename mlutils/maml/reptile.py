@@ -32,6 +32,14 @@ class Reptile(MAML):
         seed: of the shuffles, 0 to 2**32 - 1; XLA makes other ones from the same seed.
         transductive: as for ``MAML``; not transductive unless told so.
         rule: as for ``MAML``, without weights of its own, such as ``AdamRule``.
+
+    Example:
+        >>> layer = keras.layers.Dense(1, kernel_initializer="zeros")
+        >>> model = keras.Sequential([keras.Input((1,)), layer])
+        >>> learner = mlutils.Reptile(model, inner_lr=0.25, inner_steps=1)
+        >>> learner.compile(loss="mse")
+        >>> learner.adapt([[1.0]], [[2.0]])([[3.0]]).numpy().tolist()
+        [[4.0]]
     """
 
     def __init__(
