@@ -17,6 +17,15 @@ except ModuleNotFoundError:  # in Colab, which keeps its TensorFlow
 
 mlutils.setup("""
 
+# The metadata of that cell: a page shows it folded.
+FOLDED = {
+    "mystnb": {
+        "code_prompt_hide": "Set up",
+        "code_prompt_show": "Set up: import mlutils (in Colab, install it first)",
+    },
+    "tags": ["hide-input"],
+}
+
 
 def notebook_paths():
     return sorted(p for p in CHAPTERS.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
