@@ -1,5 +1,6 @@
 # One command each: `make book` builds the course, `make test` checks it.
-# Everything is installed into .venv here; nothing else on the machine is touched.
+# Everything is installed into .venv here; nothing else on the machine is touched, but for the
+# browser that `make browser` needs: where there is none, and it may, it installs Debian's.
 
 # The first of these that runs and fits; python3 itself, if none does, to say why.
 FITS = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
@@ -7,7 +8,7 @@ PYTHON ?= $(or $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c '$(FITS)' 2>/dev/null && echo $$p && break; done),python3)
 RUN = .venv/bin/python -m
 
-.PHONY: help book test execute lint format lock repository colab clean
+.PHONY: help book test browser execute lint format lock repository colab clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -21,6 +22,9 @@ book: .venv/installed  ## Build the book into _build/html
 
 test: .venv/installed  ## Test the package and re-run every notebook against its stored outputs
 	@$(RUN) tools.check
+
+browser: .venv/installed  ## Look at every page of the built book in a browser
+	@$(RUN) tools.browser
 
 execute: .venv/installed  ## Run notebooks and store their outputs: all, or NB="path ..."
 	@$(RUN) tools.execute $(NB)

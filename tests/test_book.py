@@ -1,11 +1,13 @@
-"""What book/_ext adds to the book: signatures, labels of references, search; and its pages."""
+"""What book/_ext makes of the book: signatures, labels, search, markup, weight; and its pages."""
 
 import importlib.util
 import inspect
 import re
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from pybtex.database import parse_file
 
 import mlutils
@@ -93,6 +95,92 @@ def test_a_reference_has_a_link(key):
         assert re.fullmatch(r"\d{4}\.\d{4,5}", fields["eprint"])
         assert fields["archiveprefix"] == "arXiv"
     assert "://" not in fields.get("doi", "")
+
+
+# ---------------------------------------------------------------- markup and weight
+
+FOLD = '<summary><span class="toctree-toggle"></span></summary>'
+
+
+def test_folds_have_names_and_contents_no_identifier():
+    mend = extension("mend_markup").mend
+    assert mend(FOLD).startswith('<summary aria-label="')
+    assert mend('<summary aria-label="Toggle hidden content">') == "<summary>"
+    assert mend('<section id="exercise-content">') == '<section class="exercise-content">'
+    button = '<button class="btn search-button-field" title="Search"{}>'
+    assert mend(button.format(' aria-label="Search"')) == button.format("")
+
+
+def test_numbers_do_not_break_at_their_signs():
+    mend = extension("mend_markup").mend
+    cell = '<td class="x"><p>1 ± 2 / 3</p></td><p>4 ± 5, 6 / 7</p>'
+    assert mend(cell) == cell.replace("1 ± 2 / 3", "1\u00a0±\u00a02\u00a0/\u00a03").replace(
+        "4 ± 5", "4\u00a0± 5"
+    )
+
+
+def test_the_lines_of_a_signature_are_no_list_and_lists_stay():
+    signature = '<dt class="sig sig-object py">f(<dl><dd>a</dd></dl>)</dt>'
+    lines = '<dt class="sig sig-object py">f(<div class="sig-lines"><div>a</div></div>)</dt>'
+    rest = "<dl><dt>b</dt><dd>c</dd></dl>"
+    assert extension("mend_markup").mend(signature + rest) == lines + rest
+
+
+@pytest.mark.parametrize(
+    ("name", "entry"), [("f", "pkg.f"), ("C.call", "pkg.room.C.call"), ("none", "pkg.room.none")]
+)
+def test_a_source_page_links_to_the_entry_that_is_there(name, entry):
+    html = '<div class="viewcode-block" id="{}">\n<a class="viewcode-back" href="api.html#{}">'
+    entries = {"pkg.f": 0, "pkg.room.C.call": 0, "pkg.D.f": 0}
+    linked = extension("mend_markup").link_back(html.format(name, f"pkg.room.{name}"), entries)
+    assert linked == html.format(name, entry)
+
+
+CSS = """@import "a.css"; /* no.class {} */
+.here, .gone { color: red }
+.gone:before { content: "\\f001" }
+.fa-here:before { content: "\\f002" }
+@media print { .gone { color: red } p:not(.gone) { color: blue } .bs-made { top: 0 } }
+/*# sourceMappingURL=a.css.map*/"""
+
+
+def test_rules_of_absent_classes_are_dropped():
+    light = extension("light_pages")
+    css = light.without_unused(light.without_map(CSS), {"here", "fa-here"})
+    kept = (
+        '@import "a.css"; /* no.class {} */',
+        ".here, .gone",
+        "f002",
+        "p:not(.gone)",
+        ".bs-made",
+    )
+    assert all(text in css for text in kept)
+    assert ".gone {" not in css.replace(".here, .gone {", "") and "f001" not in css
+    assert "sourceMapping" not in css and css.count("{") == css.count("}")
+    assert light.icon_characters(css + "\uf101") == {"\uf002", "\uf101"}
+
+
+@pytest.mark.parametrize("name", ["scripts/fontawesome.js?digest=1", "searchtools.js"])
+def test_scripts_that_a_page_does_not_need_are_dropped(name):
+    without = extension("light_pages").without_scripts
+    defer = "defer " if "fontawesome" in name else ""
+    html = (
+        f'<p></p>\n<script {defer}src="../_static/{name}"></script><script src="own.js"></script>'
+    )
+    assert without(html, "page.html") == '<p></p><script src="own.js"></script>'
+    assert (without(html, "search.html") == html) == ("search" in name)
+
+
+def test_pictures_become_webp_of_the_same_pixels(tmp_path):
+    light = extension("light_pages")
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 4), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    names = light.to_webp(tmp_path)
+    assert names == ["a.png"] and not (tmp_path / "a.png").exists()
+    with Image.open(tmp_path / "a.webp") as picture:
+        np.testing.assert_array_equal(picture.convert("RGBA"), pixels)
+    html = '<img src="../_images/a.png"><img src="own/a.png">'
+    assert light.with_webp(html, names) == html.replace("_images/a.png", "_images/a.webp")
 
 
 # ---------------------------------------------------------------- words

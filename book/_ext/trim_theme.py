@@ -5,14 +5,25 @@ text, which has the theme's colour in light and dark.  That is said here and not
 ``html_theme_options`` in ``_config.yml``, which would replace all the options that Jupyter
 Book derives from that file: the Colab, repository and edit buttons.
 
+A first visit takes the colours that the reader's system has; the theme's own default is none, of
+which its script complains.
+
+While the repository's address is a placeholder, no button leads there.
+
 Thebe, which runs cells on a server of others, is dropped: its scripts name another host, and
 declare one name twice, an error in every page's console.
 """
 
 
 def set_options(app, config):
-    config.html_theme_options["navbar_persistent"] = []
-    config.html_theme_options["logo"] = {"text": config.html_title}
+    config.html_context["default_mode"] = "auto"
+    options = config.html_theme_options
+    options["navbar_persistent"] = []
+    options["logo"] = {"text": config.html_title}
+    if "owner_not_set" in options["repository_url"]:
+        options["launch_buttons"] = {}
+        for button in ("repository", "edit_page", "issues"):
+            options[f"use_{button}_button"] = False
 
 
 def drop_thebe(app, page, template, context, doctree):
