@@ -119,6 +119,15 @@ def test_numbers_do_not_break_at_their_signs():
     )
 
 
+@pytest.mark.parametrize(("before", "behind"), [("", ","), ("(", ""), ("(", ").")])
+def test_a_formula_keeps_its_punctuation(before, behind):
+    mend = extension("mend_markup").mend
+    formula = '<span class="math notranslate">\\(x_S\\)</span>'
+    kept = f'a <span class="unbroken">{before}{formula}{behind}</span> b {formula} c'
+    assert mend(f"a {before}{formula}{behind} b {formula} c") == kept
+    assert mend(kept) == kept
+
+
 def test_the_lines_of_a_signature_are_no_list_and_lists_stay():
     signature = '<dt class="sig sig-object py">f(<dl><dd>a</dd></dl>)</dt>'
     lines = '<dt class="sig sig-object py">f(<div class="sig-lines"><div>a</div></div>)</dt>'

@@ -4,6 +4,7 @@
 - The arguments of a long signature are a list that names nothing; here they are plain lines.
 - The contents of all exercises have one identifier; it becomes a class.
 - The numbers of a table do not break at their ± and /, nor those of a sentence at ±.
+- A formula in a line keeps the bracket before it and the comma behind it, unless it is long.
 - References are a list by their markup no longer: ARIA has given the entries' role up.
 - A source page links each class to its entry by the name of its module's last one; here by its own.
 """
@@ -17,6 +18,10 @@ SEARCH_NAME = re.compile(r'(<button class="btn search-button-field[^>]*) aria-la
 FOLD = '<summary><span class="toctree-toggle"'
 NAMED_FOLD = '<summary aria-label="Show or hide its pages"><span class="toctree-toggle"'
 CONTENT = re.compile(r'<section id="((?:exercise|solution)-content)">')
+FORMULA = re.compile(
+    r'(?<!<span class="unbroken">)(?<!<span class="unbroken">\()'
+    r'\(?<span class="math[^>]*>[^<]{1,60}</span>[.,;:?!)]*'
+)
 BACK = re.compile(
     r'(<div class="viewcode-block" id="([\w.]+)">\s*<a class="viewcode-back" href="[^"#]*)#[^"]*"'
 )
@@ -25,6 +30,11 @@ BACK = re.compile(
 def unbroken(cell):
     """The cell with spaces that do not break beside ± and /."""
     return re.sub(r" ([±/]) ", "\u00a0\\1\u00a0", cell)
+
+
+def with_punctuation(formula):
+    alone = formula.startswith("<") and formula.endswith(">")
+    return formula if alone else f'<span class="unbroken">{formula}</span>'
 
 
 def plain_lines(signature):
@@ -41,6 +51,7 @@ def mend(html):
     html = html.replace(' role="doc-biblioentry"', "")
     html = SIGNATURE.sub(lambda match: plain_lines(match[0]), html)
     html = CELL.sub(lambda match: unbroken(match[0]), html)
+    html = FORMULA.sub(lambda match: with_punctuation(match[0]), html)
     html = re.sub(r"(?<=\d) ±(?= \d)", "\u00a0±", html)
     return CONTENT.sub(r'<section class="\1">', html)
 
