@@ -7,7 +7,18 @@ on queries*.  Public names are importable from ``mlutils``; each chapter's are l
 
 from mlutils import _tensorflow  # noqa: F401, I001  must come first: it silences the import
 
-from mlutils import data, few_shot, maml, one_shot, optimizer_based, plot, practice, zero_shot
+from mlutils import (
+    beyond,
+    data,
+    few_shot,
+    maml,
+    one_shot,
+    optimizer_based,
+    plot,
+    practice,
+    zero_shot,
+)
+from mlutils.beyond import *
 from mlutils.controls import controls
 from mlutils.episodes import Episode
 from mlutils.evaluation import Score, SplitScore, evaluate, predictions, score
@@ -57,6 +68,7 @@ __all__ = [
     "setup",
     "stored_result",
     "tune",
+    *beyond.__all__,
     *few_shot.__all__,
     *maml.__all__,
     *one_shot.__all__,

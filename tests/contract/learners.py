@@ -25,11 +25,13 @@ from mlutils import (
     DeViSE,
     HingeRankLoss,
     InfoNCE,
+    LinearAttention,
     LSTMRule,
     MatchingNetwork,
     MetaSGD,
     ModifiedHausdorff,
     PairCrossEntropy,
+    PriorFittedNetwork,
     ProtoMAML,
     PrototypicalNetwork,
     RecurrentLearner,
@@ -124,6 +126,19 @@ LEARNERS = {
     ),
     "neural process": Row(
         neural_process, "numbers", lambda: mlutils.gaussian_nll, why_not=OF_NETWORK
+    ),
+    "linear attention": Row(
+        lambda net: LinearAttention(2, layers=2, step=0.3),
+        "numbers",
+        lambda: "mse",
+        why_not={
+            **OF_NETWORK,
+            "freezing": "has no layer that could be frozen",
+            "bfloat16": "has no network, and its own products are in single precision",
+        },
+    ),
+    "prior-fitted": Row(
+        lambda net: PriorFittedNetwork(2, WAYS, units=4, heads=2, blocks=2), why_not=OF_NETWORK
     ),
     "Hausdorff": Row(
         lambda net: ModifiedHausdorff(),

@@ -54,6 +54,7 @@ from mlutils import (
     HingeRankLoss,
     InfoNCE,
     LearnedOptimizer,
+    LinearAttention,
     LSTMRule,
     MatchingNetwork,
     MetaSGD,
@@ -61,6 +62,7 @@ from mlutils import (
     ModifiedHausdorff,
     MomentumRule,
     PairCrossEntropy,
+    PriorFittedNetwork,
     ProtoMAML,
     PrototypicalNetwork,
     RecurrentLearner,
@@ -1000,6 +1002,12 @@ for size in ("heads", "blocks"):
         f"ContextTransformer({size})",
         lambda v, size=size: ContextTransformer(net(), WAYS, units=4, **{size: v}),
     )
+for size in ("features", "layers"):
+    counts(
+        f"LinearAttention({size})",
+        lambda v, size=size: LinearAttention(**{"features": 2, size: v}),
+    )
+rates("LinearAttention(step)", lambda v: LinearAttention(2, step=v), more=(None,))
 each(
     "MANN(decay)",
     "decay",
@@ -1077,6 +1085,7 @@ MAKERS = {
     "ConditionalNeuralProcess": lambda **o: ConditionalNeuralProcess(
         net(inputs=5), net(inputs=5, outputs=6), **o
     ),
+    "LinearAttention": lambda **o: LinearAttention(2, **o),
     "ModifiedHausdorff": lambda **o: ModifiedHausdorff(**o),
     "DescribedPrototypes": lambda **o: DescribedPrototypes(net(), net(inputs=4), **o),
     "CLIP": lambda **o: CLIP(net(), net(inputs=4), **o),
@@ -2623,6 +2632,22 @@ each(
         "objects": (np.array([None, 1]), points(2, 3)),
     },
 )
+
+# ------------------------------------------------------------------ networks fitted to a prior
+
+for size in ("features", "classes", "units", "heads", "blocks"):
+    counts(f"PriorFittedNetwork({size})", lambda v, size=size: PriorFittedNetwork(**{size: v}))
+flags(
+    "PriorFittedNetwork(standardize)",
+    lambda v: PriorFittedNetwork(units=4, standardize=v),
+)
+for make in (mlutils.RandomTables, mlutils.GaussianClasses):
+    counts(f"{make.__name__}(classes)", lambda v, make=make: make(classes=v), least=2)
+    family(make().episodes, {"shots": 1, "queries": 1, "meta_batch": 1})
+counts("RandomTables(features)", lambda v: mlutils.RandomTables(features=v), 2, more=(37,))
+counts("GaussianClasses(features)", lambda v: mlutils.GaussianClasses(features=v))
+positives("GaussianClasses(spread)", lambda v: mlutils.GaussianClasses(spread=v))
+options("small_tables(columns)", mlutils.small_tables, [16, "none", None])
 
 
 # ------------------------------------------------------------------ all of them
