@@ -14,8 +14,6 @@ Omniglot's background alphabets are what was chosen by, its evaluation alphabets
 """
 
 import json
-import os
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -32,10 +30,9 @@ from mlutils.data import Characters, glyphs, lake_runs, omniglot
 from mlutils.data.plumbing import rendering
 from mlutils.data.plumbing.cache import cached_arrays
 from tools import draw as page
-from tools.notebooks import ROOT
+from tools.browser import BOOK, chromium
 
 RESULTS = Path(__file__).parent / "results"
-BOOK = Path(os.environ.get("MLUTILS_BOOK", ROOT / "_build" / "html"))
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 FACES = "DejaVuSans", "DejaVuSansMono", "DejaVuSerif"
 DRAWINGS = 24  # of each character, to train on
@@ -223,8 +220,8 @@ def phone(presses=20):
     twenty characters, and the bars.
     """
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"))
-        tab = chromium.new_page(viewport={"width": 390, "height": 844})
+        opened = playwright.chromium.launch(executable_path=chromium())
+        tab = opened.new_page(viewport={"width": 390, "height": 844})
         tab.goto((BOOK / "book" / "draw.html").as_uri())
         tab.wait_for_timeout(3000)
         slower = tab.context.new_cdp_session(tab)

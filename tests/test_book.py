@@ -140,7 +140,7 @@ def test_the_lines_of_a_signature_are_no_list_and_lists_stay():
 )
 def test_a_source_page_links_to_the_entry_that_is_there(name, entry):
     html = '<div class="viewcode-block" id="{}">\n<a class="viewcode-back" href="api.html#{}">'
-    entries = {"pkg.f": 0, "pkg.room.C.call": 0, "pkg.D.f": 0}
+    entries = {"pkg.D": 0, "pkg.D.f": 0, "pkg.f": 0, "pkg.room.C": 0, "pkg.room.C.call": 0}
     linked = extension("mend_markup").link_back(html.format(name, f"pkg.room.{name}"), entries)
     assert linked == html.format(name, entry)
 
@@ -149,6 +149,7 @@ CSS = """@import "a.css"; /* no.class {} */
 .here, .gone { color: red }
 .gone:before { content: "\\f001" }
 .fa-here:before { content: "\\f002" }
+.here:not(:is(.gone, .lost)), .here a[href$=".pdf"] { color: blue }
 @media print { .gone { color: red } p:not(.gone) { color: blue } .bs-made { top: 0 } }
 /*# sourceMappingURL=a.css.map*/"""
 
@@ -162,6 +163,7 @@ def test_rules_of_absent_classes_are_dropped():
         "f002",
         "p:not(.gone)",
         ".bs-made",
+        ':is(.gone, .lost)), .here a[href$=".pdf"]',
     )
     assert all(text in css for text in kept)
     assert ".gone {" not in css.replace(".here, .gone {", "") and "f001" not in css

@@ -48,8 +48,11 @@ def test_the_page_says_what_was_measured_in_valleys(kind, digits):
 def test_the_page_says_how_the_two_were_tuned_and_where_adam_is_weak():
     cell, row = cell_with("learned-optimizer"), moving.stored("learned-optimizer")["measured"]
     share = row["trained"]["share of adam's worst tenth"]
-    assert f"{100 * share:.0f} % of Adam's mean" in cell
+    assert f"{100 * share:.0f} % of its mean" in cell
     assert f"in {100 - 100 * row['steeper']['learned is lower'][0]:.0f} of 100" in cell
+    other = moving.stored("learned-optimizer")["measured"]["adam of 256 tries"]["trained"]
+    assert f"256 tries ended at another one, with a mean of {shown(other['adam'], 1000)}" in cell
+    assert f"the rule is lower in {shown(other['learned is lower'], 100, 0)} %" in cell
     assert cell.count(f"{moving.TRIES} tries") == 2
     assert f"{32 * moving.BATCHES:,} valleys" in cell
     assert f"{moving.FUNCTIONS:,} validation valleys" in cell

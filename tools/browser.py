@@ -5,9 +5,11 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from tools.book import HTML, ROOT
 
+BOOK = Path(os.environ.get("MLUTILS_BOOK", HTML)).resolve()
 COMMAND = "-m pytest -n2 --confcutdir=tests/browser tests/browser"
 
 
@@ -26,8 +28,8 @@ def install_chromium():
 
 
 def main():
-    if not (HTML / "index.html").exists():
-        sys.exit("There is no book to look at yet: make book")
+    if not (BOOK / "index.html").exists():
+        sys.exit(f"There is no book in {BOOK}: make book")
     install_chromium()
     start = time.monotonic()
     if subprocess.run([sys.executable, *COMMAND.split()], cwd=ROOT).returncode:

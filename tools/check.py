@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def main():
     start = time.monotonic()
     for what, arguments in (
-        ("the package's tests", ["tests", "--ignore=tests/browser"]),  # they are tools.browser's
+        ("the package's tests", ["tests"]),
         ("the notebooks", ["--nbval", "--nbval-current-env", "--durations=5", "chapters"]),
     ):
         print(f"Running {what}, two files at a time ...", flush=True)

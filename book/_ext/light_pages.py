@@ -40,7 +40,7 @@ def without_unused(css, words):
         return all(name in words or name.startswith("bs-") for name in CLASS.findall(selector))
 
     def keep(rule):
-        selectors = re.sub(r":not\([^()]*\)", "", rule["selectors"] or "")
+        selectors = re.sub(r":not\((?:[^()]|\([^()]*\))*\)|\[[^\]]*\]", "", rule["selectors"] or "")
         return rule[0] if any(map(used, selectors.split(","))) else ""
 
     return RULE.sub(keep, css)

@@ -61,6 +61,7 @@ def link_back(html, entries):
 
     def link(match):
         names = [name for name in entries if f".{name}".endswith(f".{match[2]}")]
+        names = [name for name in names if name.removesuffix(f".{match[2]}") not in entries]
         return f'{match[1]}#{names[0]}"' if names else match[0]
 
     return BACK.sub(link, html)
@@ -74,7 +75,9 @@ def link_source(app, page, template, context, doctree):
 def mend_pages(app, exception):
     if exception is None and app.builder.format == "html":
         for path in Path(app.outdir).rglob("*.html"):
-            path.write_text(mend(path.read_text(encoding="utf-8")), encoding="utf-8")
+            html = path.read_text(encoding="utf-8")
+            if (mended := mend(html)) != html:
+                path.write_text(mended, encoding="utf-8")
 
 
 def setup(app):

@@ -44,18 +44,34 @@ window.checks = {
 // The element that has the focus: its name if that shows neither on it nor on a child, else nothing.
 window.unseenFocus = () => {
   const element = document.activeElement;
-  if (element === document.body) return null;
+  if (element === document.body) return "nothing";
   if (element.tagName.startsWith("MJX")) return `formula ${named(element)}`;
-  const lookOf = (part) => {
-    const { outlineStyle, outlineWidth, outlineColor, boxShadow } = getComputedStyle(part);
+  const lookOf = (part, pseudo) => {
+    const { outlineStyle, outlineWidth, outlineColor, boxShadow } = getComputedStyle(part, pseudo);
     return [outlineStyle === "none" ? "" : outlineWidth + outlineColor, boxShadow].join();
   };
-  const look = () => [element, ...element.children].map(lookOf).join();
+  const look = () =>
+    [element, ...element.children].flatMap((e) => [lookOf(e), lookOf(e, "::after")]).join();
   const focused = look();
   element.blur();
   const differs = look() !== focused;
   element.focus({ focusVisible: true });
   return differs && shown(element) ? null : named(element);
+};
+
+// The next stop of the Tab key is the first within the element.
+window.startIn = (selector) => {
+  const element = document.querySelector(selector);
+  element.tabIndex = -1;
+  element.focus();
+  element.removeAttribute("tabindex");
+};
+
+// What is folded is looked at too.
+window.openAll = () => {
+  document.querySelectorAll(".bd-article details").forEach((fold) => (fold.open = true));
+  document.querySelectorAll('.bd-article .toggle-button[aria-expanded="false"]')
+    .forEach((button) => button.click());
 };
 
 // Leave one piece of code of each colour and take the formulas out: axe-core measures the contrast

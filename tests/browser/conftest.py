@@ -4,15 +4,11 @@ import functools
 import os
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import sync_playwright
 
-from tools.book import HTML
-from tools.browser import chromium
-
-BOOK = Path(os.environ.get("MLUTILS_BOOK", HTML))
+from tools.browser import BOOK, chromium
 
 
 class Quiet(SimpleHTTPRequestHandler):

@@ -14,6 +14,11 @@ STILL = """
 *, ::before, ::after { transition: none !important; animation: none !important }
 mjx-assistive-mml { display: none !important }
 """
+# axe-core measures no text on a gradient; the colour under it stays.
+FLAT = """
+.bd-article :is(pre, div.math, span.math, .pst-scrollable-table-container)
+{ background-image: none !important }
+"""
 SETTLED = "() => window.MathJax?.startup?.promise"
 
 
@@ -77,8 +82,10 @@ def axe(page, **options):
     ]
 
 
-def unseen_focus(page, stops=30):
-    """Stops of the Tab key at which nobody sees where they are."""
+def unseen_focus(page, stops=30, inside=None):
+    """Stops of the Tab key at which nobody sees where they are; of those inside a part alone."""
+    if inside:
+        page.evaluate("inside => startIn(inside)", inside)
     faults = []
     for _ in range(stops):
         page.keyboard.press("Tab")
@@ -93,6 +100,8 @@ def faults_at(browser, address, width):
     """All faults of a page at one width, in light and in dark, each with its kind."""
     with visit(browser, address, width) as seen:
         page = seen.page
+        page.evaluate("openAll()")
+        page.wait_for_timeout(300)
         kinds = {
             "console error": seen.console,
             "failed request": seen.failures(),
@@ -105,6 +114,7 @@ def faults_at(browser, address, width):
         weight = seen.weight()
         kinds["weight"] = [f"{weight / 1e6:.2f} MB"] if weight > MAX_WEIGHT else []
         page.evaluate("thin()")  # nothing but axe-core comes after this
+        page.add_style_tag(content=FLAT)
         set_theme(page, "light")
         kinds["axe, light"] = axe(page, runOnly=RULES if width == WIDTHS[0] else ["color-contrast"])
         set_theme(page, "dark")

@@ -54,6 +54,17 @@ def test_other_raw_tex_is_found(faults, html):
     assert any(fault.startswith("TeX") for fault in faults(html))
 
 
+@pytest.mark.parametrize(
+    "html",
+    [
+        '<pre tabindex="0" style="color: #bbb; background: linear-gradient(white, white)">faint</pre>',
+        '<details><summary>Open</summary><p style="color: #bbb">faint</p></details>',
+    ],
+)
+def test_faint_words_on_a_gradient_and_in_a_fold_are_found(faults, html):
+    assert any(fault.startswith("axe, light") for fault in faults(html))
+
+
 def test_a_box_that_scrolls_without_a_hint_is_found(faults):
     assert any(f.startswith("cut") for f in faults(GOOD.replace("background-image", "color")))
 

@@ -33,6 +33,7 @@ SOME = [
     "chapters/maml/from-the-equations.html",
     "search.html",
 ]
+TEXTS = [*SOME[:-1], "book/draw.html", "chapters/optimizer_based/the-lstm-optimizer.html"]
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -40,3 +41,9 @@ SOME = [
 def test_the_focus_is_seen(page, theme, site, browser):
     with look.visit(browser, f"{site}/{page}", color_scheme=theme) as seen:
         assert not look.unseen_focus(seen.page)
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_the_focus_is_seen_in_the_text(page, site, browser):
+    with look.visit(browser, f"{site}/{page}") as seen:
+        assert not look.unseen_focus(seen.page, stops=10, inside=".bd-article")

@@ -33,10 +33,11 @@ class Pad {
   }
 
   listen(changed) {
-    let [stroke, pointer] = [null, null];
+    let [stroke, pointer, shown] = [null, null, null];
     const add = (event) => {
       const place = new DOMPoint(event.clientX, event.clientY);
-      const { x, y } = place.matrixTransform(this.svg.getScreenCTM().inverse());
+      const at = place.matrixTransform(this.svg.getScreenCTM().inverse());
+      const [x, y] = [at.x, at.y].map((v) => Math.min(PAD, Math.max(0, v)));
       const [lastX, lastY] = stroke.at(-1) ?? [Infinity, Infinity];
       if (Math.hypot(x - lastX, y - lastY) > 0.5) stroke.push([x, y]);
     };
@@ -53,13 +54,13 @@ class Pad {
       [stroke, pointer] = [[], event.pointerId];
       this.svg.setPointerCapture(pointer);
       add(event);
-      this.svg.append(line(stroke));
+      shown = this.svg.appendChild(line(stroke));
     });
     this.svg.addEventListener("pointermove", (event) => {
       if (!stroke || event.pointerId !== pointer) return;
       event.getCoalescedEvents().forEach(add);
       add(event);
-      this.svg.lastChild.replaceWith(line(stroke));
+      if (stroke.length > 1) shown.setAttribute("points", stroke.join(" "));
     });
     this.svg.addEventListener("pointerup", end);
     this.svg.addEventListener("pointercancel", end);
@@ -162,6 +163,7 @@ class Playground {
   }
 
   clear(pads) {
+    if (!pads.some((pad) => pad.strokes.length)) return;
     pads.forEach((pad) => pad.show([]));
     this.changed();
   }
@@ -209,7 +211,7 @@ const PLAYGROUNDS = [
   new Playground(document.getElementById("draw-script"), SCRIPT, false),
 ];
 
-/* Paper shows an example where nothing is drawn. */
+/* Paper shows an example where nobody has done anything yet. */
 window.addEventListener("beforeprint", () => {
-  PLAYGROUNDS.filter((one) => !one.query.strokes.length).forEach((one) => one.example());
+  PLAYGROUNDS.filter((one) => !one.history.length).forEach((one) => one.example());
 });

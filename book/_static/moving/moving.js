@@ -153,6 +153,9 @@ window.mlutilsMoving = { data: {} };
       });
       moving.svg(this.root, "circle", { r: 18, class: "hit" });
       moving.svg(this.root, "circle", { r: 7, class: "dot" });
+      // Or the page scrolls under a finger: touch-action does nothing for a part of a drawing.
+      const keep = (event) => event.preventDefault();
+      this.root.addEventListener("touchstart", keep, { passive: false });
       this.root.addEventListener("pointerdown", (event) => {
         this.root.setPointerCapture(event.pointerId);
       });
