@@ -1,6 +1,7 @@
 """Open a page in the browser, and say what is wrong with it."""
 
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -64,6 +65,11 @@ def visit(browser, address, width=1280, **options):
         context.close()
 
 
+def resize(page, width):
+    page.set_viewport_size({"width": width, "height": 900})
+    page.wait_for_timeout(200)
+
+
 def set_theme(page, theme):
     page.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
 
@@ -73,7 +79,8 @@ def axe(page, **options):
     if not page.evaluate("() => 'axe' in window"):
         page.evaluate(AXE.read_text(encoding="utf-8"))
     found = page.evaluate(
-        "options => axe.run(document, {resultTypes: ['violations'], ...options})", options
+        "options => axe.run(document, {resultTypes: ['violations'], preload: false, ...options})",
+        options,
     )
     return [
         f"{rule['id']}: {node['target'][-1]} {' '.join(node['failureSummary'].split())[:160]}"
@@ -93,30 +100,35 @@ def unseen_focus(page, stops=30, inside=None):
     return [fault for fault in faults if fault]
 
 
+SHOWN = {
+    "picture": "checks.pictures()",
+    "TeX": "checks.tex()",
+    "scrolls sideways": "checks.sideways()",
+    "cut": "checks.cut()",
+}
 RULES = {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
 
 
-def faults_at(browser, address, width):
-    """All faults of a page at one width, in light and in dark, each with its kind."""
-    with visit(browser, address, width) as seen:
-        page = seen.page
+def faults_of(browser, address):
+    """All faults of a page, at each width, in light and in dark, each with its kind."""
+    with visit(browser, address, WIDTHS[0]) as seen:
+        page, kinds = seen.page, {}
         page.evaluate("openAll()")
-        page.wait_for_timeout(300)
-        kinds = {
-            "console error": seen.console,
-            "failed request": seen.failures(),
-            "other host": seen.other_hosts(),
-            "picture": page.evaluate("checks.pictures()"),
-            "TeX": page.evaluate("checks.tex()"),
-            "scrolls sideways": page.evaluate("checks.sideways()"),
-            "cut": page.evaluate("checks.cut()"),
-        }
+        for width in WIDTHS:
+            resize(page, width)
+            for kind, check in SHOWN.items():
+                kinds[f"{kind} at {width}"] = page.evaluate(check)
         weight = seen.weight()
         kinds["weight"] = [f"{weight / 1e6:.2f} MB"] if weight > MAX_WEIGHT else []
         page.evaluate("thin()")  # nothing but axe-core comes after this
         page.add_style_tag(content=FLAT)
-        set_theme(page, "light")
-        kinds["axe, light"] = axe(page, runOnly=RULES if width == WIDTHS[0] else ["color-contrast"])
-        set_theme(page, "dark")
-        kinds["axe, dark"] = axe(page, runOnly=["color-contrast"])
-    return [f"{kind} at {width}: {fault}" for kind, faults in kinds.items() for fault in faults]
+        for width, theme in product(reversed(WIDTHS), ("light", "dark")):
+            resize(page, width)
+            set_theme(page, theme)
+            whole = (width, theme) == (WIDTHS[0], "light")
+            rules = RULES if whole else ["color-contrast"]
+            kinds[f"axe, {theme} at {width}"] = axe(page, runOnly=rules)
+        kinds["console error"] = seen.console
+        kinds["failed request"] = seen.failures()
+        kinds["other host"] = seen.other_hosts()
+    return [f"{kind}: {fault}" for kind, faults in kinds.items() for fault in faults]

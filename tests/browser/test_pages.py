@@ -15,7 +15,7 @@ def test_there_is_a_book():
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_has_no_fault(page, site, browser):
-    faults = [f for width in look.WIDTHS for f in look.faults_at(browser, f"{site}/{page}", width)]
+    faults = look.faults_of(browser, f"{site}/{page}")
     assert not faults, "\n".join(faults)
 
 
