@@ -60,7 +60,7 @@ window.unseenFocus = () => {
 };
 
 // The next stop of the Tab key is the first within the element.
-window.startIn = (selector) => {
+window.startWithin = (selector) => {
   const element = document.querySelector(selector);
   element.tabIndex = -1;
   element.focus();

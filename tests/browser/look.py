@@ -92,7 +92,7 @@ def axe(page, **options):
 def unseen_focus(page, stops=30, inside=None):
     """Stops of the Tab key at which nobody sees where they are; of those inside a part alone."""
     if inside:
-        page.evaluate("inside => startIn(inside)", inside)
+        page.evaluate("inside => startWithin(inside)", inside)
     faults = []
     for _ in range(stops):
         page.keyboard.press("Tab")
