@@ -88,8 +88,8 @@ class InformativeArm:
     2016, arXiv:1611.05763).
 
     The target is each of the ordinary arms with equal probability and pays ``high``, the others pay
-    ``low``.  The last arm pays i/n, if the target is the i-th of n: less than any other, but it
-    tells.  All rewards are certain.  A belief is the tuple of arms that may still be the target.
+    ``low``.  The last arm pays i/n, if the target is the i-th of n: never more than others, but
+    it tells.  All rewards are certain.  A belief is the tuple of arms that may still be the target.
 
     Args:
         ordinary: n, how many ordinary arms; there is one more.
@@ -219,7 +219,8 @@ def optimal_policy(family):
 
     Returns:
         A policy; ``policy.values(belief, left)`` gives the expected rewards of each arm's pull and
-        of the best pulls after it, ``(arms,)``.
+        of the best pulls after it, ``(arms,)``, with ``left`` pulls, at least 1.  It is a
+        recursion of Python: some hundred pulls are the most.
 
     Example:
         >>> family = mlutils.BernoulliArms(arms=2)
@@ -233,6 +234,8 @@ def optimal_policy(family):
         return float(np.max(values(belief, left))) if left else 0.0
 
     def values(belief, left):
+        if left < 1:
+            raise ValueError(f"left must be at least 1, got {left}.")
         return np.array(
             [
                 sum(

@@ -89,7 +89,8 @@ class BanditLearner(keras.Model):
         for t in range(pulls):
             choice, luck = seeds(seed, 2 * t + 1), seeds(seed, 2 * t + 2)
             uniform = tf.random.stateless_uniform((tf.shape(tasks)[0], 1), choice)
-            reached = tf.cumsum(tf.nn.softmax(self.policy(state)), axis=1)[:, :-1]
+            chances = tf.nn.softmax(tf.cast(self.policy(state), tf.float32))
+            reached = tf.cumsum(chances, axis=1)[:, :-1]
             arm = tf.reduce_sum(tf.cast(uniform > reached, tf.int32), axis=1)
             arms.append(arm)
             rewards.append(pull(tasks, arm, luck))
@@ -97,7 +98,7 @@ class BanditLearner(keras.Model):
         return tf.stack(arms, axis=1), tf.stack(rewards, axis=1)
 
     def get_config(self):
-        return {"arms": self.arms, "units": self.units, "name": self.name}
+        return {**super().get_config(), "arms": self.arms, "units": self.units}
 
 
 def rewards_to_go(rewards):
@@ -140,7 +141,7 @@ def losses(learner, arms, rewards, returns, entropy=0.0):
         returns: what is credited to each pull, ``(runs, pulls)``.
         entropy: how much the entropy of the arms' probabilities counts.
     """
-    logits, values = learner((arms, rewards))
+    logits, values = (tf.cast(told, returns.dtype) for told in learner((arms, rewards)))
     entropies = -tf.reduce_sum(tf.nn.softmax(logits) * tf.nn.log_softmax(logits), axis=(1, 2))
     wrong = tf.reduce_sum((returns - values) ** 2, axis=1) / 2
     gradient = policy_gradient_loss(chosen(logits, arms), returns, values)
@@ -152,9 +153,10 @@ def train_bandit_learner(
 ):
     """Train a ``BanditLearner`` by policy gradient (:eq:`eq-policy-gradient`) on ever new tasks.
 
-    What is raised is the expected reward of a run (:eq:`eq-bandit-objective`).  A pull is
-    credited with what its arm brings on average, less what the best arm would: the designer of a
-    learner knows the tasks that it is trained on.
+    What is raised is the expected reward of a run (:eq:`eq-bandit-objective`).  In the place of
+    each reward stands what the arm brings on average, less what the best arm would, and ``credit``
+    makes of these what a pull is credited with: the designer of a learner knows the tasks that it
+    is trained on.
 
     Args:
         learner: a ``BanditLearner``, trained in place.

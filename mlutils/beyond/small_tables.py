@@ -38,7 +38,7 @@ def small_tables(columns="16"):
 
 
 def class_probabilities(learner, x, y, query_x):
-    """A classifier's answers on one table, among the classes that its training rows have.
+    """A classifier's answers on one table, among the labels up to the highest of its training rows.
 
     Args:
         learner: a ``PriorFittedNetwork``, or another learner that gives logits.

@@ -238,3 +238,22 @@ def test_wrong_arguments():
         mlutils.train_bandit_learner(learner, TWO, pulls=2, steps=1, rate=0)
     with pytest.raises(ValueError, match="3 arms"):
         mlutils.train_bandit_learner(mlutils.BanditLearner(3), TWO, pulls=2, steps=1)
+    with pytest.raises(ValueError, match="left must be at least 1, got 0"):
+        mlutils.optimal_policy(TWO).values(TWO.start, left=0)
+
+
+def test_half_precision_plays_and_trains():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        learner = mlutils.BanditLearner(2, units=4)
+        regrets = mlutils.train_bandit_learner(learner, TWO, pulls=3, steps=2, tasks=8)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert np.isfinite(regrets).all()
+
+
+def test_a_frozen_learner_is_saved_frozen(tmp_path):
+    learner = mlutils.BanditLearner(2, units=4)
+    learner.trainable = False
+    learner.save(tmp_path / "learner.keras")
+    assert not keras.saving.load_model(tmp_path / "learner.keras").trainable
