@@ -153,3 +153,12 @@ def test_the_page_shows_the_stored_numbers():
     assert now["accuracy"] - half["accuracy"] > now["ci95"] + half["ci95"]
     commands = set(re.findall(r"python -m benchmarks\.draw \w+", PAGE))
     assert commands == {RESULTS[part]["command"] for part in RESULTS}
+
+
+def test_the_landing_page_shows_the_stored_numbers():
+    right = RESULTS["test"]["accuracy"]
+    none, other = (
+        right[name]["20 of one alphabet"]["accuracy"] for name in ("untrained", "trained")
+    )
+    text = (ROOT / "book" / "index.md").read_text(encoding="utf-8")
+    assert f"names {none:.0f} in a hundred of new drawings, and {other:.0f} once" in text
