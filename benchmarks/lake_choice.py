@@ -3,7 +3,7 @@
     python -m benchmarks.lake_choice
 
 The official test has ten alphabets, of each twenty chosen characters and four chosen drawers.  The
-learners that ``benchmarks.accuracy`` has stored are tested on new runs of those ten alphabets:
+learners that ``benchmarks.lake`` has stored are tested on new runs of those ten alphabets:
 characters and drawers at random, one of the two or both chosen as in the official test.
 
 Writes ``mlutils/results/lake_choice.json``, which ``chapters/one_shot/lakes-test`` shows: for each
@@ -19,7 +19,7 @@ import mlutils  # first: it silences the import of TensorFlow
 import keras  # isort: skip
 import numpy as np
 
-from benchmarks.accuracy import RESULTS as STORED
+from benchmarks.lake import RESULTS as STORED
 from mlutils.data import omniglot
 from mlutils.data.lake import OFFICIAL
 from mlutils.episodes import Episode

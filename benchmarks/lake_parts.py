@@ -2,7 +2,7 @@
 
     python -m benchmarks.lake_parts         goes on where it was cut off, if it was
 
-The recipe of ``benchmarks.accuracy``'s best entry, with half its channels, is trained on the five
+The recipe of ``benchmarks.lake``'s best entry, with half its channels, is trained on the five
 alphabets of Omniglot's first minimal background set, from five seeds: whole, and each time with one
 part taken away.  One row has episodes within an alphabet in the last third of its training, and one
 is trained on all 30 background alphabets.  Every encoder is then tested on new runs, within
@@ -28,7 +28,7 @@ import tensorflow as tf
 from keras import layers
 from scipy.spatial.distance import cdist
 
-from benchmarks.accuracy import LOGITS, CosineHead, randomly_moved, residual_encoder
+from benchmarks.lake import LOGITS, CosineHead, randomly_moved, residual_encoder
 from mlutils import PrototypicalNetwork
 from mlutils.data import lake_runs, official_lake_runs, omniglot
 from mlutils.one_shot import moved

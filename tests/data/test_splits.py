@@ -17,7 +17,8 @@ import PIL.Image
 import pytest
 
 import mlutils.data
-from benchmarks import accuracy, handwriting
+from benchmarks import handwriting, lake
+from benchmarks import omniglot as few_shot_accuracy
 from mlutils.data import (
     Characters,
     Described,
@@ -204,7 +205,12 @@ WITH_OMNIGLOT = {
 }
 # What measurements beside the package deal by themselves.
 OF_BENCHMARKS = {
-    "accuracy lake": lambda: [Deal(*accuracy.characters(28, flag)) for flag in (False, True)],
+    "accuracy lake": lambda: [Deal(*lake.characters(28, flag)) for flag in (False, True)],
+    "accuracy omniglot": lambda: [
+        Deal(*two)
+        for protocol in few_shot_accuracy.PROTOCOLS
+        for two in itertools.combinations(few_shot_accuracy.characters(protocol), 2)
+    ],
     "handwriting": printed_and_drawn,
 }
 # What deals no classes into trained and tested ones.

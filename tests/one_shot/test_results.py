@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import accuracy, lake_choice, lake_parts, siamese
+from benchmarks import lake, lake_choice, lake_parts, siamese
 from mlutils.data import glyphs
 from mlutils.results import stored_result
 
@@ -18,11 +18,11 @@ KINDS = ("within", "between", "official")
 
 def test_every_recipe_has_a_result():
     """The learners too; and the yardstick at the size of the official drawings is as published."""
-    stored = {path.stem for path in (accuracy.RESULTS / "lake").glob("*.keras")}
-    assert stored == set(accuracy.RECIPES)
+    stored = {path.stem for path in (lake.RESULTS / "lake").glob("*.keras")}
+    assert stored == set(lake.RECIPES)
     assert RESULTS["hausdorff"]["pixels"] == 105 and RESULTS["hausdorff-28"]["pixels"] == 28
     assert RESULTS["hausdorff"]["official"]["error"] == 38.75
-    assert set(RESULTS) == set(accuracy.RECIPES)
+    assert set(RESULTS) == set(lake.RECIPES)
     for entry in RESULTS.values():
         assert entry["runs"] >= 400 and entry["minutes"] <= 30
         for kind in KINDS:
@@ -84,10 +84,10 @@ def archive(tmp_path):
 
 def test_stored_learners_are_scored_on_an_archive(archive, capsys, monkeypatch):
     """All of them, each better than chance (95 % wrong), and the best best; small drawings."""
-    monkeypatch.setattr(accuracy, "SIZES", {})
-    accuracy.on_archive(archive)
+    monkeypatch.setattr(lake, "SIZES", {})
+    lake.on_archive(archive)
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(accuracy.RECIPES)
+    assert [line.split()[0] for line in lines] == list(lake.RECIPES)
     errors = np.array([float(line.split()[1]) for line in lines])
     assert errors.max() < 90 and errors[-1] == errors.min()
     assert all("(2 tasks)" in line for line in lines)

@@ -1,0 +1,270 @@
+"""Few-shot accuracy on Omniglot: each method by the recipe of its paper, cell by cell.
+
+    python -m benchmarks.accuracy omniglot --method maml --ways 5 --shots 1    one training
+    python -m benchmarks.accuracy omniglot --all [--minutes 60]                what is missing
+    python -m benchmarks.accuracy omniglot --table                             the state
+
+A method is trained on training classes alone.  After each twentieth of the training it is scored on
+tasks of validation classes; the weights that were best there are tested, once, on 1,000 tasks of
+test classes.  Each test writes a file into ``benchmarks/results/omniglot/``; one training may serve
+several cells (``benchmarks/omniglot_recipes.py``).  With ``--protocol vinyals``, the default, the
+classes are those of Vinyals et al., turned characters beside them; with ``--protocol lake`` a task
+has characters of one alphabet, and the test classes are Lake's evaluation alphabets.  A training
+that was cut off, by ``kill -9`` too, goes on where it was, from ``_build/accuracy``.
+"""
+
+import functools
+import itertools
+import json
+import os
+import platform
+import shutil
+import time
+from pathlib import Path
+
+import mlutils  # first: it silences the import of TensorFlow
+
+import keras  # isort: skip
+import numpy as np
+import tensorflow as tf
+
+from benchmarks.lake import HELD_OUT
+from benchmarks.omniglot_recipes import RECIPES, SIZES
+from mlutils.resume import fit_or_resume, read, restore
+
+RESULTS = Path(__file__).parent / "results" / "omniglot"
+RUNNING = Path("_build/accuracy/omniglot")
+PROTOCOLS = ("vinyals", "lake")
+EPISODES, VALIDATION, PARTS = 1000, 100, 20
+QUERIES = {5: 15, 20: 5}  # of each class at the test, by the ways
+
+
+# ---------------------------------------------------------------- the data
+
+
+@functools.cache
+def characters(protocol):
+    """Training, validation and test characters."""
+    omniglot = mlutils.data.omniglot
+    if protocol == "vinyals":
+        return tuple(omniglot(part).turned() for part in ("train", "validation", "test"))
+    background = omniglot("background")
+    train = background.of_scripts(set(background.scripts) - set(HELD_OUT)).turned()
+    return train, background.of_scripts(HELD_OUT), omniglot("evaluation")
+
+
+def tasks_of(protocol, some, ways, shots, seed):
+    """Tasks to validate or to test on, four to a batch."""
+    options = {"ways": ways, "queries": QUERIES[ways], "meta_batch": 4, "seed": seed}
+    if protocol == "vinyals":
+        return some.episodes(shots=shots, **options)
+    return mlutils.data.lake_runs(some, within=True, **options)
+
+
+# ---------------------------------------------------------------- one training, and its tests
+
+
+class OutOfTime(Exception):
+    """The minutes are over; what was trained is kept."""
+
+
+class Watch(keras.callbacks.Callback):
+    """Validates after each part, notes it in ``progress.json``, and says how long it will take."""
+
+    def __init__(self, folder, validate, until):
+        super().__init__()
+        self.path, self.validate, self.until = folder / "progress.json", validate, until
+        self.noted = json.loads(self.path.read_text("utf-8")) if self.path.exists() else {}
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if time.monotonic() > self.until:
+            raise OutOfTime
+        self.start = time.monotonic()
+
+    def on_epoch_end(self, epoch, logs=None):
+        seconds = time.monotonic() - self.start
+        accuracy = self.validate()
+        note = {"seconds": seconds, "loss": logs["loss"], "validation": accuracy}
+        note["with validation"] = time.monotonic() - self.start
+        self.noted[str(epoch + 1)] = note
+        write(self.path, self.noted)
+        left = np.mean([n["with validation"] for n in self.noted.values()]) * (PARTS - epoch - 1)
+        print(
+            f"  {epoch + 1} of {PARTS}: loss {logs['loss']:.3f}, validation {accuracy:.1f} %, "
+            f"about {left / 60:.0f} minutes left",
+            flush=True,
+        )
+
+
+def run(method, ways, shots, seed=0, protocol="vinyals", until=float("inf")):
+    """Train one recipe, choose by validation, test, and write the cells that it serves."""
+    train, validation, test = characters(protocol)
+    sizes = [s for s in RECIPES[method].sizes(ways, shots) if protocol == "vinyals" or s[1] == 1]
+    keras.utils.set_random_seed(seed)
+    training = RECIPES[method].make(train, ways, shots, seed)
+    hardest = max(sizes, key=lambda size: (size[0], -size[1]))
+    name = f"{method}-{hardest[0]}w{hardest[1]}s-{protocol}-{seed}"
+    print(f"{name}: {training.steps} steps", flush=True)
+    model, folder = training.model, RUNNING / name
+    model.compile(training.optimizer(training.steps), training.loss)
+    model(next(iter(training.data))[0])  # builds it
+    judged = list(tasks_of(protocol, validation, *hardest, 1).take(VALIDATION // 4))
+    first = next(iter(training.learners.values()))
+
+    def score(learner, tasks, number):
+        if learner is not model:
+            learner.compile(loss=training.loss)
+        return mlutils.evaluate(learner, tasks, number, "accuracy", **training.adapt)
+
+    watch = Watch(folder, lambda: round(100 * score(first(), judged, VALIDATION).mean, 2), until)
+    fit_or_resume(
+        model,
+        training.data,
+        folder,
+        epochs=PARTS,
+        steps_per_epoch=training.steps // PARTS,
+        keep=PARTS + 1,
+        callbacks=[watch],
+        verbose=0,
+    )
+    curve = [watch.noted[str(part)]["validation"] for part in range(1, PARTS + 1)]
+    chosen = 1 + int(np.argmax(curve))
+    restore(model, read(folder / f"epoch-{chosen:04}.npz")["values"], folder)
+    seconds = sum(note["seconds"] for note in watch.noted.values())
+    episodes = training.steps * len(tf.nest.flatten(next(iter(training.data)))[0])
+    common = {
+        "command": f"python -m benchmarks.accuracy omniglot --method {method} --ways {ways} "
+        f"--shots {shots} --seed {seed} --protocol {protocol}",
+        "minutes": round(seconds / 60, 1),
+        "config": {
+            "steps": training.steps,
+            "episodes": None if method == "nearest-mean" else episodes,
+            "seconds per 1,000 steps": round(1000 * seconds / training.steps, 1),
+            "weights": model.count_params(),
+            "adapt": dict(training.adapt),
+            "training": RECIPES[method].make.__doc__.splitlines()[0],
+            "differs": training.differs,
+            "validation": curve,
+            "chosen part": chosen,
+        },
+        "versions": {"tensorflow": tf.__version__, "keras": keras.__version__},
+        "machine": machine(),
+    }
+    for (label, make), (n, k) in itertools.product(training.learners.items(), sizes):
+        tested = tasks_of(protocol, test, n, k, 2)
+        learner = make()
+        result = score(learner, tested, EPISODES)
+        cell = {"method": label, "protocol": protocol, "ways": n, "shots": k, "seed": seed}
+        cell |= {"mean": round(100 * result.mean, 2), "ci95": round(100 * result.ci95, 2)}
+        cell |= {"episodes": EPISODES, "transductive": learner.transductive}
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        write(RESULTS / f"{file_of(label, n, k, protocol, seed)}.json", cell | common)
+        print(f"  {label}, {n}-way {k}-shot: {result}", flush=True)
+    shutil.rmtree(folder)
+
+
+def file_of(learner, ways, shots, protocol, seed):
+    """The name of a cell's file."""
+    return (
+        f"{learner.lower().replace(', ', '-').replace(' ', '-')}-{ways}w{shots}s-{protocol}-{seed}"
+    )
+
+
+def write(path, value):
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    os.replace(new, path)
+
+
+def machine():
+    """What it runs on, without its name."""
+    facts = {"cores": os.cpu_count(), "system": platform.system()}
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return facts
+    found = {
+        key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)
+    }
+    return facts | {
+        "processor": found.get("model name"),
+        "AVX-512": "avx512f" in found.get("flags", "").split(),
+    }
+
+
+# ---------------------------------------------------------------- the state of all cells
+
+
+def missing(method, ways, shots, seed, protocol):
+    """Whether a training has cells that no file holds."""
+    names = [
+        file_of(learner, *size, protocol, seed)
+        for learner in RECIPES[method].learners
+        for size in RECIPES[method].sizes(ways, shots)
+        if protocol == "vinyals" or size[1] == 1
+    ]
+    return not all((RESULTS / f"{name}.json").exists() for name in names)
+
+
+def run_all(seed, protocol, minutes):
+    """All trainings that are missing, in the order of the sizes, then of the methods."""
+    until = time.monotonic() + 60 * minutes
+    for (ways, shots), method in itertools.product(SIZES, RECIPES):
+        if (protocol == "vinyals" or shots == 1) and missing(method, ways, shots, seed, protocol):
+            run(method, ways, shots, seed, protocol, until)
+            keras.backend.clear_session()
+
+
+def stored():
+    """All cells, by learner, ways, shots and protocol: a list over seeds."""
+    cells = {}
+    for path in sorted(RESULTS.glob("*.json")):
+        cell = json.loads(path.read_text(encoding="utf-8"))
+        key = cell["method"], cell["ways"], cell["shots"], cell["protocol"]
+        cells.setdefault(key, []).append(cell)
+    return cells
+
+
+def print_table(protocol):
+    cells = stored()
+    print(" " * 40 + "".join(f"{f'{n}-way {k}-shot':>18}" for n, k in SIZES))
+    for learner in itertools.chain.from_iterable(r.learners for r in RECIPES.values()):
+        row = [cells.get((learner, n, k, protocol)) for n, k in SIZES]
+        shown = [
+            f"{np.mean([s['mean'] for s in c]):.1f} ({len(c)})" if c else "not run" for c in row
+        ]
+        print(f"{learner:40}" + "".join(f"{text:>18}" for text in shown))
+
+
+# ---------------------------------------------------------------- the command
+
+
+def add_options(parser):
+    parser.add_argument("--method", choices=RECIPES)
+    parser.add_argument("--ways", type=int, choices=sorted(QUERIES))
+    parser.add_argument("--shots", type=int, choices=(1, 5))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--protocol", choices=PROTOCOLS, default="vinyals")
+    parser.add_argument("--all", action="store_true", help="train and test what is missing")
+    parser.add_argument("--table", action="store_true", help="show what there is")
+    parser.add_argument(
+        "--minutes", type=float, default=float("inf"), help="then stop; go on later"
+    )
+
+
+def main(parser, arguments):
+    one = [arguments.method, arguments.ways, arguments.shots]
+    if [all(one), arguments.all, arguments.table].count(True) != 1 or any(one) != all(one):
+        parser.error("give --method with --ways and --shots, or --all, or --table")
+    if arguments.protocol == "lake" and arguments.shots == 5:
+        parser.error("within an alphabet one person's drawings are the support set: --shots 1")
+    if arguments.table:
+        return print_table(arguments.protocol)
+    try:
+        if arguments.all:
+            run_all(arguments.seed, arguments.protocol, arguments.minutes)
+        else:
+            until = time.monotonic() + 60 * arguments.minutes
+            run(*one, arguments.seed, arguments.protocol, until)
+    except OutOfTime:
+        print("The minutes are over; the same command goes on from here.")

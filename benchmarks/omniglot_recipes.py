@@ -1,0 +1,335 @@
+"""How each method is trained on Omniglot: the recipes of ``benchmarks.omniglot``.
+
+Each follows its paper in network, loss and tasks; how many steps it takes is what two cores can do.
+Where a paper's recipe is left, ``differs`` says so, and the result's file with it.
+"""
+
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import mlutils  # first: it silences the import of TensorFlow
+
+import keras  # isort: skip
+import tensorflow as tf
+from keras import layers
+
+from mlutils import AdamRule, PairCrossEntropy
+from mlutils.networks import BatchNorm
+
+LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+SHAPE = (28, 28, 1)
+
+
+def falling_adam(steps):
+    return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(1e-3, steps))
+
+
+class Training(NamedTuple):
+    """One training.
+
+    Attributes:
+        model: what ``fit`` trains.
+        data: endless, the same each time it is iterated.
+        steps: how many.
+        loss: of a batch.
+        learners: from a learner's name in the results to what is tested; the first is validated.
+        optimizer: from the number of steps to an optimizer.
+        adapt: options of ``adapt`` at the test.
+        differs: from the paper, in words.
+    """
+
+    model: keras.Model
+    data: tf.data.Dataset
+    steps: int
+    learners: dict
+    loss: Any = LOGITS
+    optimizer: Any = falling_adam
+    adapt: Any = MappingProxyType({})
+    differs: str = ""
+
+
+# ---------------------------------------------------------------- by a learned metric
+
+
+def prototypical(train, ways, shots, seed):
+    """Tasks of 60 ways, whatever the test's (Snell et al. 2017)."""
+    learner = mlutils.PrototypicalNetwork(mlutils.conv4(norm=True), transductive=True)
+    return Training(
+        learner,
+        train.episodes(ways=60, shots=shots, queries=2, meta_batch=1, seed=seed),
+        4000,
+        {
+            "prototypical": lambda: mlutils.PrototypicalNetwork(fixed(learner.encoder, train)),
+            "prototypical, transductive": lambda: learner,
+        },
+        differs="2 queries of a class instead of 5; a step size that falls along a cosine",
+    )
+
+
+def matching(train, ways, shots, seed):
+    """Cosines, without full context embeddings (Vinyals et al. 2016)."""
+    learner = mlutils.MatchingNetwork(mlutils.conv4(norm=True), scale=10.0, transductive=True)
+    return Training(
+        learner,
+        train.episodes(ways=20, shots=shots, queries=2, meta_batch=4, seed=seed),
+        3000,
+        {
+            "matching": lambda: mlutils.MatchingNetwork(fixed(learner.encoder, train), scale=10.0),
+            "matching, transductive": lambda: learner,
+        },
+        differs="cosines times ten; trained with 20 ways for both",
+    )
+
+
+def relation(train, ways, shots, seed):
+    """Two convolutions look at each pair of feature maps (Sung et al. 2018)."""
+    maps = [keras.Input(SHAPE)]
+    for block in range(4):
+        maps += [layers.Conv2D(64, 3, padding="same"), BatchNorm(), layers.ReLU()]
+        maps += [layers.MaxPooling2D()] if block < 2 else []
+    pairs = [keras.Input((7, 7, 128))]
+    for _ in range(2):
+        pairs += [layers.Conv2D(64, 3, padding="same"), layers.ReLU(), layers.MaxPooling2D()]
+    pairs += [layers.Flatten(), layers.Dense(8, "relu"), layers.Dense(1)]
+    learner = mlutils.RelationNetwork(
+        keras.Sequential(maps), keras.Sequential(pairs), transductive=True
+    )
+
+    def with_fixed_encoder():
+        return mlutils.RelationNetwork(fixed(learner.encoder, train), learner.relation)
+
+    return Training(
+        learner,
+        train.episodes(ways=ways, shots=shots, queries=5, meta_batch=2, seed=seed),
+        3000,
+        {"relation": with_fixed_encoder, "relation, transductive": lambda: learner},
+        differs="cross-entropy instead of squared error; no norm in the relation module",
+    )
+
+
+def siamese(train, ways, shots, seed):
+    """Pairs, a learned weighting of how far each feature differs (Koch et al. 2015)."""
+    encoder = keras.Sequential([mlutils.conv4(), layers.RMSNormalization()])
+    learner = mlutils.SiameseNetwork(encoder, "weighted")
+    return Training(
+        learner,
+        train.episodes(ways=20, shots=1, queries=1, meta_batch=6, seed=seed),
+        6000,
+        {"siamese": lambda: learner},
+        loss=PairCrossEntropy(),
+        differs="conv-4-64 at 28 pixels; no distortions; with five shots the best of five pairs",
+    )
+
+
+def nearest_mean(train, ways, shots, seed):
+    """A classifier of all training classes; then class means of its features (Wang et al. 2019)."""
+    encoder = mlutils.conv4(norm=True)
+    classifier = keras.Sequential([encoder, layers.Dense(len(train))])
+    drawings = tf.data.Dataset.from_tensor_slices((train.x, train.y))
+    drawings = drawings.shuffle(len(train.y), seed=seed).repeat().batch(128)
+
+    def learner(after):
+        features = fixed(encoder, train)
+        parts = [keras.Input(SHAPE), features, *after(features)]
+        return mlutils.PrototypicalNetwork(keras.Sequential(parts))
+
+    def centred(features):
+        return Centred(-tf.reduce_mean(features(some(train)), axis=0))
+
+    unit = layers.UnitNormalization
+    return Training(
+        classifier,
+        drawings.map(lambda x, y: (tf.cast(x, tf.float32) / 255, y)),
+        6000,
+        {
+            "nearest mean, centred and normalised": lambda: learner(lambda f: [centred(f), unit()]),
+            "nearest mean, normalised": lambda: learner(lambda f: [unit()]),
+            "nearest mean": lambda: learner(lambda f: []),
+        },
+        differs="the paper's pictures are photographs",
+    )
+
+
+class Centred(layers.Layer):
+    """Adds a fixed vector."""
+
+    def __init__(self, shift):
+        super().__init__(trainable=False)
+        self.shift = self.add_weight(shape=shift.shape, trainable=False)
+        self.shift.assign(shift)
+
+    def call(self, x):
+        return x + self.shift
+
+
+def some(train):
+    """2,000 of the training drawings, as the networks take them."""
+    return tf.cast(train.x[:: len(train.x) // 2000], tf.float32) / 255
+
+
+def fixed(network, train):
+    """The same network, with training drawings' mean and variance in the place of a batch's.
+
+    So the papers' networks are tested: what is known of one query does not depend on the others.
+    Each ``BatchNorm`` goes into the weights of the convolution before it.
+    """
+    x, kept = some(train), []
+    for layer in network.layers:
+        if not isinstance(layer, BatchNorm):
+            kept.append(type(layer).from_config(layer.get_config()))
+            kept[-1].build(x.shape)
+            kept[-1].set_weights(layer.get_weights())
+            before, x = x, kept[-1](x)
+            continue
+        mean, variance = tf.nn.moments(x, list(range(len(x.shape) - 1)))
+        factor = layer.gamma * tf.math.rsqrt(variance + layer.epsilon)
+        kernel, bias = kept[-1].get_weights()
+        kept[-1].set_weights([kernel * factor, (bias - mean) * factor + layer.beta])
+        x = kept[-1](before)
+    return keras.Sequential([keras.Input(network.input_shape[1:]), *kept])
+
+
+# ---------------------------------------------------------------- by gradient steps
+
+
+def network(outputs):
+    """MAML's: strides of two, and the statistics of the batch at hand."""
+    return mlutils.conv4(outputs=outputs, downsample="stride", norm=True)
+
+
+def gradient_based(name, kind, steps_5=12000, steps_20=2500, **options):
+    """MAML (Finn et al. 2017) and its kin; alpha = 2 is the reference code's .4 and .1."""
+
+    def make(train, ways, shots, seed):
+        """One step in training and three at the test; with 20 ways five."""
+        inner_steps = 1 if ways == 5 else 5
+        learner = kind(network(ways), inner_lr=2.0, inner_steps=inner_steps, **options)
+        return Training(
+            learner,
+            train.episodes(
+                ways=ways, shots=shots, queries=shots, meta_batch=16 if ways == 5 else 8, seed=seed
+            ),
+            steps_5 if ways == 5 else steps_20,
+            {name: lambda: learner},
+            adapt={"steps": 3 if ways == 5 else 5},
+            differs="half the meta-batch, fewer steps; a step size that falls along a cosine",
+        )
+
+    return make
+
+
+def meta_sgd(train, ways, shots, seed):
+    """One step with a learned alpha for each weight (Li et al. 2017)."""
+    learner = mlutils.MetaSGD(network(ways), inner_lr=0.5, inner_steps=1)
+    return Training(
+        learner,
+        train.episodes(ways=ways, shots=shots, queries=shots, meta_batch=16, seed=seed),
+        12000 if ways == 5 else 3000,
+        {"Meta-SGD": lambda: learner},
+    )
+
+
+def proto_maml(train, ways, shots, seed):
+    """Steps from where a prototypical network stands (Triantafillou et al. 2020)."""
+    encoder = mlutils.conv4(downsample="stride", norm=True)
+    learner = mlutils.ProtoMAML(encoder, inner_lr=0.1, inner_steps=1, first_order=True, scale=0.1)
+    return Training(
+        learner,
+        train.episodes(ways=ways, shots=shots, queries=2, meta_batch=8, seed=seed),
+        6000 if ways == 5 else 2000,
+        {"ProtoMAML": lambda: learner},
+        adapt={"steps": 3},
+        differs="the paper has no result on Omniglot alone",
+    )
+
+
+def reptile(train, ways, shots, seed):
+    """Adam inside, without momentum, and a meta-step that falls to zero (Nichol et al. 2018)."""
+    rule = AdamRule(learning_rate=1e-3, beta_1=0.0)
+    options = {"batch_size": 10 if ways == 5 else 20, "rule": rule}
+    learner = mlutils.Reptile(network(ways), inner_steps=5 if ways == 5 else 10, **options)
+    told = mlutils.Reptile(learner.model, inner_steps=50, transductive=True, rule=rule)
+    alone = mlutils.Reptile(learner.model, inner_steps=50, rule=rule)
+    return Training(
+        learner,
+        train.episodes(ways=ways, shots=5, queries=5, meta_batch=5, seed=seed),
+        20000 if ways == 5 else 8000,
+        {"Reptile, transductive": lambda: told, "Reptile": lambda: alone},
+        optimizer=lambda steps: keras.optimizers.SGD(
+            keras.optimizers.schedules.PolynomialDecay(1.0, steps, 0.0)
+        ),
+        adapt={"steps": 50},
+    )
+
+
+# ---------------------------------------------------------------- by reading the examples
+
+
+def mann(train, ways, shots, seed):
+    """An external memory, on the pixels (Santoro et al. 2016)."""
+    pixels = keras.Sequential([keras.Input(SHAPE), layers.AveragePooling2D(2), layers.Flatten()])
+    learner = mlutils.MANN(pixels, ways, units=200, slots=128, width=40, heads=4)
+    return Training(
+        learner,
+        train.episodes(ways=ways, shots=shots, queries=2, meta_batch=16, seed=seed),
+        12000,
+        {"MANN": lambda: learner},
+        differs="14 x 14 pixels; a support set, then queries, instead of one sequence",
+    )
+
+
+def context_transformer(train, ways, shots, seed):
+    """Causal attention over the support set."""
+    learner = mlutils.ContextTransformer(mlutils.conv4(), ways, units=128, heads=4, blocks=3)
+    return Training(
+        learner,
+        train.episodes(ways=ways, shots=shots, queries=2, meta_batch=16, seed=seed),
+        6000,
+        {"context transformer": lambda: learner},
+        differs="SNAIL is the nearest published one, with a deeper encoder",
+    )
+
+
+SIZES = ((5, 1), (20, 1), (5, 5), (20, 5))  # ways and shots
+
+
+class Recipe(NamedTuple):
+    """A recipe.
+
+    Attributes:
+        make: from training characters, ways, shots and a seed to a ``Training``.
+        learners: their names in the results.
+        serves: whether one training serves only its own "size", both "ways", or "all" sizes.
+    """
+
+    make: Any
+    learners: tuple
+    serves: str = "size"
+
+    def sizes(self, ways, shots):
+        """The ways and shots that one training serves."""
+        of = {"size": [(ways, shots)], "ways": [(5, shots), (20, shots)], "all": list(SIZES)}
+        return of[self.serves]
+
+
+def of_metric(make, name, serves="size"):
+    return Recipe(make, (name, f"{name}, transductive"), serves)
+
+
+MEANS = ("nearest mean", "nearest mean, normalised", "nearest mean, centred and normalised")
+FIRST = gradient_based("first-order MAML", mlutils.MAML, first_order=True)
+RECIPES = {  # in the order of ``--all``
+    "prototypical": of_metric(prototypical, "prototypical", "ways"),
+    "nearest-mean": Recipe(nearest_mean, MEANS, "all"),
+    "maml": Recipe(gradient_based("MAML", mlutils.MAML), ("MAML",)),
+    "first-order-maml": Recipe(FIRST, ("first-order MAML",)),
+    "reptile": Recipe(reptile, ("Reptile", "Reptile, transductive")),
+    "anil": Recipe(gradient_based("ANIL", mlutils.ANIL), ("ANIL",)),
+    "matching": of_metric(matching, "matching", "ways"),
+    "relation": of_metric(relation, "relation"),
+    "siamese": Recipe(siamese, ("siamese",), "ways"),
+    "meta-sgd": Recipe(meta_sgd, ("Meta-SGD",)),
+    "proto-maml": Recipe(proto_maml, ("ProtoMAML",)),
+    "mann": Recipe(mann, ("MANN",)),
+    "context-transformer": Recipe(context_transformer, ("context transformer",)),
+}
