@@ -10,15 +10,16 @@ test classes.  Each test writes a file into ``benchmarks/results/omniglot/``; on
 several cells (``benchmarks/omniglot_recipes.py``).  With ``--protocol vinyals``, the default, the
 classes are those of Vinyals et al., turned characters beside them; with ``--protocol lake`` a task
 has characters of one alphabet, and the test classes are Lake's evaluation alphabets.  A training
-that was cut off, by ``kill -9`` too, goes on where it was, from ``_build/accuracy``.
+that was cut off, by ``kill -9`` too, goes on where it was, from ``_build/accuracy``; the weights of
+its twenty parts stay there, and the command given again tests anew.
 """
 
 import functools
+import hashlib
 import itertools
 import json
 import os
 import platform
-import shutil
 import time
 from pathlib import Path
 
@@ -28,6 +29,7 @@ import keras  # isort: skip
 import numpy as np
 import tensorflow as tf
 
+from benchmarks import omniglot_recipes
 from benchmarks.lake import HELD_OUT
 from benchmarks.omniglot_recipes import RECIPES, SIZES
 from mlutils.resume import fit_or_resume, read, restore
@@ -53,12 +55,12 @@ def characters(protocol):
     return train, background.of_scripts(HELD_OUT), omniglot("evaluation")
 
 
-def tasks_of(protocol, some, ways, shots, seed):
+def tasks_of(protocol, some, ways, shots, seed, queries=None):
     """Tasks to validate or to test on, four to a batch."""
-    options = {"ways": ways, "queries": QUERIES[ways], "meta_batch": 4, "seed": seed}
-    if protocol == "vinyals":
-        return some.episodes(shots=shots, **options)
-    return mlutils.data.lake_runs(some, within=True, **options)
+    options = {"ways": ways, "meta_batch": 4, "seed": seed}
+    if protocol == "lake":  # one person's drawings, then another's
+        return mlutils.data.lake_runs(some, within=True, **options)
+    return some.episodes(shots=shots, queries=queries or QUERIES[ways], **options)
 
 
 # ---------------------------------------------------------------- one training, and its tests
@@ -108,7 +110,8 @@ def run(method, ways, shots, seed=0, protocol="vinyals", until=float("inf")):
     model, folder = training.model, RUNNING / name
     model.compile(training.optimizer(training.steps), training.loss)
     model(next(iter(training.data))[0])  # builds it
-    judged = list(tasks_of(protocol, validation, *hardest, 1).take(VALIDATION // 4))
+    judged = tasks_of(protocol, validation, *hardest, 1, training.queries)
+    judged = list(judged.take(VALIDATION // 4))
     first = next(iter(training.learners.values()))
 
     def score(learner, tasks, number):
@@ -116,6 +119,7 @@ def run(method, ways, shots, seed=0, protocol="vinyals", until=float("inf")):
             learner.compile(loss=training.loss)
         return mlutils.evaluate(learner, tasks, number, "accuracy", **training.adapt)
 
+    check_recipes(folder)
     watch = Watch(folder, lambda: round(100 * score(first(), judged, VALIDATION).mean, 2), until)
     fit_or_resume(
         model,
@@ -131,15 +135,16 @@ def run(method, ways, shots, seed=0, protocol="vinyals", until=float("inf")):
     chosen = 1 + int(np.argmax(curve))
     restore(model, read(folder / f"epoch-{chosen:04}.npz")["values"], folder)
     seconds = sum(note["seconds"] for note in watch.noted.values())
-    episodes = training.steps * len(tf.nest.flatten(next(iter(training.data)))[0])
+    batch = tf.nest.flatten(next(iter(training.data)))[0].shape
+    episodes = None if method == "nearest-mean" else training.steps * batch[0]
     common = {
         "command": f"python -m benchmarks.accuracy omniglot --method {method} --ways {ways} "
         f"--shots {shots} --seed {seed} --protocol {protocol}",
         "minutes": round(seconds / 60, 1),
         "config": {
             "steps": training.steps,
-            "episodes": None if method == "nearest-mean" else episodes,
-            "seconds per 1,000 steps": round(1000 * seconds / training.steps, 1),
+            "episodes": episodes,
+            "seconds per 1,000 episodes": episodes and round(1000 * seconds / episodes, 1),
             "weights": model.count_params(),
             "adapt": dict(training.adapt),
             "training": RECIPES[method].make.__doc__.splitlines()[0],
@@ -151,7 +156,7 @@ def run(method, ways, shots, seed=0, protocol="vinyals", until=float("inf")):
         "machine": machine(),
     }
     for (label, make), (n, k) in itertools.product(training.learners.items(), sizes):
-        tested = tasks_of(protocol, test, n, k, 2)
+        tested = tasks_of(protocol, test, n, k, 2, training.queries)
         learner = make()
         result = score(learner, tested, EPISODES)
         cell = {"method": label, "protocol": protocol, "ways": n, "shots": k, "seed": seed}
@@ -160,7 +165,17 @@ def run(method, ways, shots, seed=0, protocol="vinyals", until=float("inf")):
         RESULTS.mkdir(parents=True, exist_ok=True)
         write(RESULTS / f"{file_of(label, n, k, protocol, seed)}.json", cell | common)
         print(f"  {label}, {n}-way {k}-shot: {result}", flush=True)
-    shutil.rmtree(folder)
+
+
+def check_recipes(folder):
+    """Raise if the training in a folder was begun by other recipes than those of now."""
+    now = hashlib.sha256(Path(omniglot_recipes.__file__).read_bytes()).hexdigest()
+    path = folder / "recipes.txt"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(now, encoding="utf-8")
+    elif path.read_text(encoding="utf-8") != now:
+        raise SystemExit(f"{folder} was begun by other recipes: delete it to begin anew.")
 
 
 def file_of(learner, ways, shots, protocol, seed):

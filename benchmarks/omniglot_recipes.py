@@ -1,7 +1,8 @@
 """How each method is trained on Omniglot: the recipes of ``benchmarks.omniglot``.
 
-Each follows its paper in network, loss and tasks; how many steps it takes is what two cores can do.
-Where a paper's recipe is left, ``differs`` says so, and the result's file with it.
+Each follows its paper as far as two cores go.  All trainings are shorter than the papers'.  Where
+no other optimizer is named it is Adam, whose step size falls from .001 along a cosine.  Where else
+a recipe leaves its paper, ``differs`` says so, and the result's file with it.
 """
 
 from types import MappingProxyType
@@ -29,12 +30,13 @@ class Training(NamedTuple):
 
     Attributes:
         model: what ``fit`` trains.
-        data: endless, the same each time it is iterated.
+        data: endless, and repeatable when made anew.
         steps: how many.
         loss: of a batch.
         learners: from a learner's name in the results to what is tested; the first is validated.
         optimizer: from the number of steps to an optimizer.
         adapt: options of ``adapt`` at the test.
+        queries: of each class at the test, where the learner sees them together; None for many.
         differs: from the paper, in words.
     """
 
@@ -45,6 +47,7 @@ class Training(NamedTuple):
     loss: Any = LOGITS
     optimizer: Any = falling_adam
     adapt: Any = MappingProxyType({})
+    queries: int | None = None
     differs: str = ""
 
 
@@ -62,7 +65,8 @@ def prototypical(train, ways, shots, seed):
             "prototypical": lambda: mlutils.PrototypicalNetwork(fixed(learner.encoder, train)),
             "prototypical, transductive": lambda: learner,
         },
-        differs="2 queries of a class instead of 5; a step size that falls along a cosine",
+        differs="2 queries of a class instead of 5; the paper's last training had the validation "
+        "characters too",
     )
 
 
@@ -77,7 +81,7 @@ def matching(train, ways, shots, seed):
             "matching": lambda: mlutils.MatchingNetwork(fixed(learner.encoder, train), scale=10.0),
             "matching, transductive": lambda: learner,
         },
-        differs="cosines times ten; trained with 20 ways for both",
+        differs="cosines times ten; trained with 20 ways, whatever the test's",
     )
 
 
@@ -103,7 +107,8 @@ def relation(train, ways, shots, seed):
         train.episodes(ways=ways, shots=shots, queries=5, meta_batch=2, seed=seed),
         3000,
         {"relation": with_fixed_encoder, "relation, transductive": lambda: learner},
-        differs="cross-entropy instead of squared error; no norm in the relation module",
+        differs="cross-entropy instead of squared error; no norm in the relation module; the mean "
+        "of a class's maps instead of their sum; 5 queries of a class instead of up to 19",
     )
 
 
@@ -193,8 +198,15 @@ def fixed(network, train):
 
 
 def network(outputs):
-    """MAML's: strides of two, and the statistics of the batch at hand."""
+    """Strides of two, and the statistics of the batch at hand."""
     return mlutils.conv4(outputs=outputs, downsample="stride", norm=True)
+
+
+def averaged(outputs):
+    """The same, with the mean of each channel before the head: MAML's for Omniglot."""
+    *blocks, _ = mlutils.conv4(downsample="stride", norm=True).layers
+    head = [layers.GlobalAveragePooling2D(), layers.Dense(outputs)]
+    return keras.Sequential([keras.Input(SHAPE), *blocks, *head])
 
 
 def gradient_based(name, kind, steps_5=12000, steps_20=2500, **options):
@@ -203,7 +215,7 @@ def gradient_based(name, kind, steps_5=12000, steps_20=2500, **options):
     def make(train, ways, shots, seed):
         """One step in training and three at the test; with 20 ways five."""
         inner_steps = 1 if ways == 5 else 5
-        learner = kind(network(ways), inner_lr=2.0, inner_steps=inner_steps, **options)
+        learner = kind(averaged(ways), inner_lr=2.0, inner_steps=inner_steps, **options)
         return Training(
             learner,
             train.episodes(
@@ -212,7 +224,8 @@ def gradient_based(name, kind, steps_5=12000, steps_20=2500, **options):
             steps_5 if ways == 5 else steps_20,
             {name: lambda: learner},
             adapt={"steps": 3 if ways == 5 else 5},
-            differs="half the meta-batch, fewer steps; a step size that falls along a cosine",
+            queries=shots,
+            differs="half the meta-batch; the norm's weights take inner steps too",
         )
 
     return make
@@ -220,12 +233,14 @@ def gradient_based(name, kind, steps_5=12000, steps_20=2500, **options):
 
 def meta_sgd(train, ways, shots, seed):
     """One step with a learned alpha for each weight (Li et al. 2017)."""
-    learner = mlutils.MetaSGD(network(ways), inner_lr=0.5, inner_steps=1)
+    learner = mlutils.MetaSGD(averaged(ways), inner_lr=0.5, inner_steps=1)
     return Training(
         learner,
         train.episodes(ways=ways, shots=shots, queries=shots, meta_batch=16, seed=seed),
         12000 if ways == 5 else 3000,
         {"Meta-SGD": lambda: learner},
+        queries=shots,
+        differs="all alphas start at .5",
     )
 
 
@@ -245,7 +260,7 @@ def proto_maml(train, ways, shots, seed):
 
 def reptile(train, ways, shots, seed):
     """Adam inside, without momentum, and a meta-step that falls to zero (Nichol et al. 2018)."""
-    rule = AdamRule(learning_rate=1e-3, beta_1=0.0)
+    rule = AdamRule(learning_rate=1e-3 if ways == 5 else 5e-4, beta_1=0.0)
     options = {"batch_size": 10 if ways == 5 else 20, "rule": rule}
     learner = mlutils.Reptile(network(ways), inner_steps=5 if ways == 5 else 10, **options)
     told = mlutils.Reptile(learner.model, inner_steps=50, transductive=True, rule=rule)
@@ -259,6 +274,9 @@ def reptile(train, ways, shots, seed):
             keras.optimizers.schedules.PolynomialDecay(1.0, steps, 0.0)
         ),
         adapt={"steps": 50},
+        queries=1,
+        differs="Adam's state begins anew with each task; at the test all support examples are in "
+        "each step",
     )
 
 
@@ -274,7 +292,8 @@ def mann(train, ways, shots, seed):
         train.episodes(ways=ways, shots=shots, queries=2, meta_batch=16, seed=seed),
         12000,
         {"MANN": lambda: learner},
-        differs="14 x 14 pixels; a support set, then queries, instead of one sequence",
+        differs="one showing of each class, then queries, instead of a sequence of 50 showings; "
+        "Adam; 14 x 14 pixels",
     )
 
 
@@ -327,7 +346,7 @@ RECIPES = {  # in the order of ``--all``
     "anil": Recipe(gradient_based("ANIL", mlutils.ANIL), ("ANIL",)),
     "matching": of_metric(matching, "matching", "ways"),
     "relation": of_metric(relation, "relation"),
-    "siamese": Recipe(siamese, ("siamese",), "ways"),
+    "siamese": Recipe(siamese, ("siamese",), "all"),
     "meta-sgd": Recipe(meta_sgd, ("Meta-SGD",)),
     "proto-maml": Recipe(proto_maml, ("ProtoMAML",)),
     "mann": Recipe(mann, ("MANN",)),

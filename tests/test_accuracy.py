@@ -81,7 +81,6 @@ def test_a_run_writes_the_cells_that_it_serves(small, capsys):
         curve = cell["config"]["validation"]
         assert len(curve) == 3 and cell["config"]["chosen part"] == 1 + np.argmax(curve)
     assert cells[0]["mean"] < cells[1]["mean"]  # twenty ways are harder
-    assert not any((small / "running").iterdir())
     assert not omniglot.missing("linear", 20, 1, 0, "vinyals")
     assert omniglot.missing("linear", 5, 1, 1, "vinyals")
     omniglot.print_table("vinyals")
@@ -94,6 +93,7 @@ def test_a_run_that_is_cut_off_ends_as_if_it_had_run_through(small, monkeypatch)
     path = small / "results" / "linear-5w1s-vinyals-0.json"
     whole = json.loads(path.read_text("utf-8"))
     path.unlink()
+    monkeypatch.setattr(omniglot, "RUNNING", small / "running again")
     with pytest.raises(omniglot.OutOfTime):
         omniglot.run("linear", 5, 1, until=-1)
     evaluate, calls = mlutils.evaluate, []
@@ -112,6 +112,15 @@ def test_a_run_that_is_cut_off_ends_as_if_it_had_run_through(small, monkeypatch)
     again = json.loads(path.read_text("utf-8"))
     assert [again[k] for k in ("mean", "ci95")] == [whole[k] for k in ("mean", "ci95")]
     assert again["config"]["validation"] == whole["config"]["validation"]
+
+
+def test_other_recipes_do_not_go_on(small, monkeypatch):
+    with pytest.raises(omniglot.OutOfTime):
+        omniglot.run("linear", 5, 1, until=-1)
+    (small / "others.py").write_text("")
+    monkeypatch.setattr(omniglot_recipes, "__file__", str(small / "others.py"))
+    with pytest.raises(SystemExit, match="begun by other recipes"):
+        omniglot.run("linear", 5, 1)
 
 
 # ---------------------------------------------------------------- what is stored, and the command
