@@ -14,6 +14,8 @@ from mlutils.beyond.bandits import (
 )
 from mlutils.beyond.gaussian_classes import GaussianClasses
 from mlutils.beyond.linear_attention import LinearAttention
+from mlutils.beyond.low_rank import add_low_rank, low_rank_start
+from mlutils.beyond.noisy_sines import noisy_sines, sine_bayes
 from mlutils.beyond.policy_gradient import (
     BanditLearner,
     policy_gradient_loss,
@@ -33,17 +35,21 @@ __all__ = [
     "LinearAttention",
     "PriorFittedNetwork",
     "RandomTables",
+    "add_low_rank",
     "class_probabilities",
     "descent_along",
     "expected_rewards",
     "greedy_policy",
     "histories",
+    "low_rank_start",
+    "noisy_sines",
     "optimal_policy",
     "policy_gradient_loss",
     "pool_along",
     "random_policy",
     "rewards_to_go",
     "ridge_along",
+    "sine_bayes",
     "small_tables",
     "stored_learner",
     "thompson_policy",
