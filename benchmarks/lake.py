@@ -8,7 +8,7 @@
 
 The first two write mlutils/results/lake.json, which chapters/one_shot/lakes-test shows, and the
 learners into benchmarks/results/lake/.
-A training that was cut off goes on where it was, from _build/accuracy, and ends as if it had run
+A training that was cut off goes on where it was, from build/accuracy, and ends as if it had run
 through: what is drawn at random for a batch hangs on the batch's number.  Delete that folder to
 begin anew.
 """
@@ -30,7 +30,7 @@ from mlutils.one_shot import AverageOverViews, moved
 from mlutils.resume import fit_or_resume
 
 RESULTS = Path(__file__).parent / "results"
-RUNNING = Path("_build/accuracy")
+RUNNING = Path("build/accuracy")
 LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 RUNS = 400  # of 20 characters each
 HELD_OUT = (

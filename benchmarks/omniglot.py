@@ -10,7 +10,7 @@ test classes.  Each test writes a file into ``benchmarks/results/omniglot/``; on
 several cells (``benchmarks/omniglot_recipes.py``).  With ``--protocol vinyals``, the default, the
 classes are those of Vinyals et al., turned characters beside them; with ``--protocol lake`` a task
 has characters of one alphabet, and the test classes are Lake's evaluation alphabets.  A training
-that was cut off, by ``kill -9`` too, goes on where it was, from ``_build/accuracy``; the weights of
+that was cut off, by ``kill -9`` too, goes on where it was, from ``build/accuracy``; the weights of
 its twenty parts stay there, and the command given again tests anew.
 """
 
@@ -35,7 +35,7 @@ from benchmarks.omniglot_recipes import RECIPES, SIZES
 from mlutils.resume import fit_or_resume, read, restore
 
 RESULTS = Path(__file__).parent / "results" / "omniglot"
-RUNNING = Path("_build/accuracy/omniglot")
+RUNNING = Path("build/accuracy/omniglot")
 PROTOCOLS = ("vinyals", "lake")
 EPISODES, VALIDATION, PARTS = 1000, 100, 20
 QUERIES = {5: 15, 20: 5}  # of each class at the test, by the ways

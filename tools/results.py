@@ -91,7 +91,7 @@ def runs_table(cells, protocol):
             seconds = config["seconds per 1,000 episodes"]
             facts = [f"{config['steps']:,}", cell["minutes"], "" if seconds is None else seconds]
             rows.append([f"`{title}`", *facts, where, config["differs"]])
-    return markdown(rows)
+    return markdown(rows) if len(rows) > 1 else "None."
 
 
 def picture(cells):
@@ -140,8 +140,9 @@ def sinusoid_table(points):
 def over_seeds(values):
     if not values:
         return ""
-    if None in values:
-        return f"diverged on a task, {values.count(None)} of {len(values)} seeds"
+    diverged = sum(value is None or value > 100 for value in values)
+    if diverged:  # waves have a variance of at most 13
+        return f"diverged on a task in {diverged} of {len(values)} seeds"
     score = Score(values)
     digits = 2 if score.mean >= 0.1 else 4
     return f"{score.mean:.{digits}f} ± {score.ci95:.{digits}f}"
