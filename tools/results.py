@@ -47,7 +47,7 @@ def shown(cells):
 
 def published(name, size):
     found = PUBLISHED.get(name, {}).get("cells", {}).get("{}w{}s".format(*size))
-    return found and " ± ".join(f"{value:g}" for value in found)
+    return found and " ± ".join(str(value) for value in found)
 
 
 def cite(name):
