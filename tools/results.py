@@ -11,6 +11,7 @@ import numpy as np
 
 from benchmarks.omniglot import SIZES, stored
 from benchmarks.omniglot_recipes import RECIPES
+from benchmarks.sinusoid import METHODS, SEEDS
 from mlutils.evaluation import Score
 from mlutils.plot import COLORS, use_style
 from mlutils.results import stored_result
@@ -124,7 +125,11 @@ PAPER = {"MAML": (5, {1: 0.67, 5: 0.38, 10: 0.35}), "pretrained": (5, {1: 2.41, 
 def sinusoid_table(points):
     methods, steps = load("sinusoid")["methods"], (0, 1, 5, 10)
     rows = [["", *(f"{k} steps" if k != 1 else "1 step" for k in steps)]]
-    for name, runs in methods.items():
+    for name in METHODS:
+        runs = methods.get(name, [])
+        if len(runs) < len(SEEDS):
+            rows.append([f"**{name}**", *["not run"] * len(steps)])
+            continue
         scores = [[s for s in run["scores"] if s.get("points", points) == points] for run in runs]
         at = [[s for run in scores for s in run if s["steps"] == k] for k in steps]
         rows.append([f"**{name}**, mean", *(over_seeds([s["mean"] for s in some]) for some in at)])
