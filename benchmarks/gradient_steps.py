@@ -4,7 +4,6 @@
     python -m benchmarks.gradient_steps wide       the intervention: trained on all frequencies
     python -m benchmarks.gradient_steps contest    all cells that have no result yet
     python -m benchmarks.gradient_steps contest "MAML, all" ...    of some arms
-    python -m benchmarks.gradient_steps longer     how the error goes on falling after 50 steps
     python -m benchmarks.gradient_steps ship       the starts of the first seed, for the page
 
 Takes about three quarters of an hour of one core, beside other work.  The weights of all seeds go
@@ -271,7 +270,6 @@ TRIES = [(name, rate) for name, rates in RATES.items() for rate in rates]
 FEW = (1, 2, 5, 10, 20, 50)  # steps after which an arm is looked at
 MANY = (*FEW, 100, 200)  # and a small network, whose steps cost little
 PART = {"wide, LoRA": (20,)}  # not with all numbers of examples
-LONG = (0, 10, 20, 50, 100, 200)
 
 
 def reads(start):
@@ -527,21 +525,6 @@ def play(stored, arm, start, moves, n):
         write(stored)
 
 
-def more_steps():
-    """What 50 steps, the most that a transformer takes in the contest, leave to be gained."""
-    stored = read()
-    stored["longer"] = longer("LoRA")
-    write(stored)
-
-
-def longer(moves, n=20, w=2.0, rate=0.005):
-    """Errors after more steps of Adam, of 200 of the validation tasks for each seed."""
-    adapter, tasks = Adapter("context", moves, n), tasks_of(TEST, n, w, seed=3000)
-    paths = [adapter.path(seed, tasks, [("Adam", rate)] * TEST, LONG)[0] for seed in SEEDS[:3]]
-    errors = [[rounded(v) for v in path.mean(axis=1)] for path in paths]
-    return {"examples": n, "frequency": w, "rate": rate, "steps": LONG, "errors": errors}
-
-
 def one_cell(adapter, w, plain):
     """The result of an arm, and the setting that was chosen without shift."""
     grid, stops, tasks = tune(adapter, w), checkpoints(adapter.start), test_tasks(adapter.n, w)
@@ -613,7 +596,7 @@ def command(name="contest", *arms):
     if name == "contest":
         contest(arms or ARMS)
     else:
-        {"train": train_all, "ship": ship, "wide": train_wide, "longer": more_steps}[name]()
+        {"train": train_all, "ship": ship, "wide": train_wide}[name]()
 
 
 if __name__ == "__main__":
