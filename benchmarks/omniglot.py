@@ -4,6 +4,8 @@
     python -m benchmarks.accuracy omniglot --all [--minutes 60]                what is missing
     python -m benchmarks.accuracy omniglot --table                             the state
 
+``--steps N`` with one training is a try: what would another length of it give?
+
 A method is trained on training classes alone.  After each twentieth of the training it is scored on
 tasks of validation classes; the weights that were best there are tested, once, on 1,000 tasks of
 test classes.  Each test writes a file into ``benchmarks/results/omniglot/``; one training may serve
@@ -98,14 +100,19 @@ class Watch(keras.callbacks.Callback):
         )
 
 
-def run(method, ways, shots, seed=0, protocol="vinyals", until=float("inf")):
-    """Train one recipe, choose by validation, test, and write the cells that it serves."""
+def run(method, ways, shots, seed=0, protocol="vinyals", until=float("inf"), steps=None):
+    """Train one recipe, choose by validation, test, and write the cells that it serves.
+
+    With ``steps`` of its own a training is a try, and its cells are among ``tries``.
+    """
     train, validation, test = characters(protocol)
     sizes = [s for s in RECIPES[method].sizes(ways, shots) if protocol == "vinyals" or s[1] == 1]
     keras.utils.set_random_seed(seed)
     training = RECIPES[method].make(train, ways, shots, seed)
+    training = training if steps is None else training._replace(steps=steps)
+    results, end = (RESULTS, "") if steps is None else (RESULTS / "tries", f"-{steps}")
     hardest = max(sizes, key=lambda size: (size[0], -size[1]))
-    name = f"{method}-{hardest[0]}w{hardest[1]}s-{protocol}-{seed}"
+    name = f"{method}-{hardest[0]}w{hardest[1]}s-{protocol}-{seed}{end}"
     print(f"{name}: {training.steps} steps", flush=True)
     model, folder = training.model, RUNNING / name
     model.compile(training.optimizer(training.steps), training.loss)
@@ -139,7 +146,8 @@ def run(method, ways, shots, seed=0, protocol="vinyals", until=float("inf")):
     episodes = None if method == "nearest-mean" else training.steps * batch[0]
     common = {
         "command": f"python -m benchmarks.accuracy omniglot --method {method} --ways {ways} "
-        f"--shots {shots} --seed {seed} --protocol {protocol}",
+        f"--shots {shots} --seed {seed} --protocol {protocol}"
+        + ("" if steps is None else f" --steps {steps}"),
         "minutes": round(seconds / 60, 1),
         "config": {
             "steps": training.steps,
@@ -162,8 +170,8 @@ def run(method, ways, shots, seed=0, protocol="vinyals", until=float("inf")):
         cell = {"method": label, "protocol": protocol, "ways": n, "shots": k, "seed": seed}
         cell |= {"mean": round(100 * result.mean, 2), "ci95": round(100 * result.ci95, 2)}
         cell |= {"episodes": EPISODES, "transductive": learner.transductive}
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        write(RESULTS / f"{file_of(label, n, k, protocol, seed)}.json", cell | common)
+        results.mkdir(parents=True, exist_ok=True)
+        write(results / f"{file_of(label, n, k, protocol, seed)}{end}.json", cell | common)
         print(f"  {label}, {n}-way {k}-shot: {result}", flush=True)
 
 
@@ -230,10 +238,10 @@ def run_all(seed, protocol, minutes):
             keras.backend.clear_session()
 
 
-def stored():
-    """All cells, by learner, ways, shots and protocol: a list over seeds."""
+def stored(folder=""):
+    """All cells, or the "tries", by learner, ways, shots and protocol: a list over seeds."""
     cells = {}
-    for path in sorted(RESULTS.glob("*.json")):
+    for path in sorted((RESULTS / folder).glob("*.json")):
         cell = json.loads(path.read_text(encoding="utf-8"))
         key = cell["method"], cell["ways"], cell["shots"], cell["protocol"]
         cells.setdefault(key, []).append(cell)
@@ -260,6 +268,7 @@ def add_options(parser):
     parser.add_argument("--shots", type=int, choices=(1, 5))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--protocol", choices=PROTOCOLS, default="vinyals")
+    parser.add_argument("--steps", type=int, help="a try with another length, stored apart")
     parser.add_argument("--all", action="store_true", help="train and test what is missing")
     parser.add_argument("--table", action="store_true", help="show what there is")
     parser.add_argument(
@@ -271,6 +280,10 @@ def main(parser, arguments):
     one = [arguments.method, arguments.ways, arguments.shots]
     if [all(one), arguments.all, arguments.table].count(True) != 1 or any(one) != all(one):
         parser.error("give --method with --ways and --shots, or --all, or --table")
+    if arguments.steps is not None and (
+        not all(one) or arguments.steps < 1 or arguments.steps % PARTS
+    ):
+        parser.error(f"--steps is for one training, and a multiple of {PARTS}")
     if arguments.protocol == "lake" and arguments.shots == 5:
         parser.error("within an alphabet one person's drawings are the support set: --shots 1")
     if arguments.table:
@@ -280,6 +293,6 @@ def main(parser, arguments):
             run_all(arguments.seed, arguments.protocol, arguments.minutes)
         else:
             until = time.monotonic() + 60 * arguments.minutes
-            run(*one, arguments.seed, arguments.protocol, until)
+            run(*one, arguments.seed, arguments.protocol, until, arguments.steps)
     except OutOfTime:
         print("The minutes are over; the same command goes on from here.")

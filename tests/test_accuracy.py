@@ -88,6 +88,22 @@ def test_a_run_writes_the_cells_that_it_serves(small, capsys):
     assert row.count("(1)") == 2 and row.count("not run") == 2
 
 
+def test_a_try_of_another_length_is_stored_apart(small):
+    omniglot.run("linear", 5, 1, steps=3)
+    files = sorted(small.glob("results/**/*.json"))
+    assert [str(f.relative_to(small / "results")) for f in files] == [
+        "tries/linear-20w1s-vinyals-0-3.json",
+        "tries/linear-5w1s-vinyals-0-3.json",
+    ]
+    cell = json.loads(files[0].read_text("utf-8"))
+    assert cell["config"]["steps"] == 3 and cell["command"].endswith("--steps 3")
+    assert omniglot.missing("linear", 5, 1, 0, "vinyals") and not omniglot.stored()
+    assert list(omniglot.stored("tries")) == [
+        ("linear", 20, 1, "vinyals"),
+        ("linear", 5, 1, "vinyals"),
+    ]
+
+
 def test_a_run_that_is_cut_off_ends_as_if_it_had_run_through(small, monkeypatch):
     omniglot.run("linear", 5, 1)
     path = small / "results" / "linear-5w1s-vinyals-0.json"
@@ -127,7 +143,7 @@ def test_other_recipes_do_not_go_on(small, monkeypatch):
 
 
 def test_stored_cells():
-    paths = sorted(omniglot.RESULTS.glob("*.json"))
+    paths = sorted(omniglot.RESULTS.glob("**/*.json"))
     learners = {name for recipe in RECIPES.values() for name in recipe.learners}
     assert paths
     for path in paths:
@@ -135,7 +151,8 @@ def test_stored_cells():
         assert set(cell) == KEYS and cell["method"] in learners
         size = cell["ways"], cell["shots"]
         name = omniglot.file_of(cell["method"], *size, cell["protocol"], cell["seed"])
-        assert path.stem == name and size in omniglot.SIZES
+        a_try = f"-{cell['config']['steps']}" if path.parent.name == "tries" else ""
+        assert path.stem == name + a_try and size in omniglot.SIZES
         assert cell["episodes"] == 1000 and 100 / cell["ways"] < cell["mean"] < 100
         curve = cell["config"]["validation"]
         assert len(curve) == 20 and cell["config"]["chosen part"] == 1 + np.argmax(curve)
@@ -150,6 +167,8 @@ def test_stored_cells():
         ("--method maml --ways 7 --shots 1", "invalid choice: 7"),
         ("--method mamml --ways 5 --shots 1", "invalid choice: 'mamml'"),
         ("--method maml --ways 5 --shots 5 --protocol lake", "--shots 1"),
+        ("--method maml --ways 5 --shots 1 --steps 30", "a multiple of 20"),
+        ("--all --steps 40", "--steps is for one training"),
     ],
 )
 def test_what_the_command_refuses(words, says, capsys):

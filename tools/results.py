@@ -75,6 +75,19 @@ def omniglot_table(cells, protocol):
     return markdown(rows) if len(rows) > 1 else "None of these has been run yet."
 
 
+def tries_table(cells, tries):
+    """Trainings of other lengths, beside those of the recipes."""
+    rows = [["", "steps", "", "with the recipe's steps", ""]]
+    of = sorted(tries, key=lambda key: (LEARNERS.index(key[0]), key[1:]))
+    for name, ways, shots, protocol in of:
+        for cell in tries[name, ways, shots, protocol]:
+            mine = cells.get((name, ways, shots, protocol), [])
+            steps = f"{mine[0]['config']['steps']:,}" if mine else ""
+            other = f"{cell['config']['steps']:,}", shown([cell])
+            rows.append([f"{name}, {ways}-way {shots}-shot", *other, steps, shown(mine)])
+    return markdown(rows) if len(rows) > 1 else "None."
+
+
 def runs_table(cells, protocol):
     """What each training took, and where its recipe leaves the paper's."""
     rows = [["", "steps", "minutes", "seconds for 1,000 tasks", "machine", "leaves the paper in"]]
@@ -165,6 +178,19 @@ def optimizers_table():
     return markdown(rows)
 
 
+def processes_table():
+    stored = load("gaussian_process")
+    points = list(stored["exact"])
+    rows = [["", *(f"{n} points" for n in points)]]
+    rows.append(["the exact posterior", *(f"{stored['exact'][n]:.2f}" for n in points)])
+    for steps in sorted({run["steps"] for run in stored["runs"]}):
+        runs = [run["nats"] for run in stored["runs"] if run["steps"] == steps]
+        scores = [Score([run[n] for run in runs]) for n in points]
+        cells = (f"{score.mean:.2f} ± {score.ci95:.2f}" for score in scores)
+        rows.append([f"**neural process**, {steps:,} steps, {len(runs)} seeds", *cells])
+    return markdown(rows)
+
+
 # ---------------------------------------------------------------- the page
 
 
@@ -181,7 +207,9 @@ def blocks():
         "omniglot": omniglot_table(cells, "vinyals"),
         "within": omniglot_table(cells, "lake"),
         "runs": runs_table(cells, "vinyals"),
+        "tries": tries_table(cells, stored("tries")),
         "optimizers": optimizers_table(),
+        "processes": processes_table(),
     }
     return found | {f"sines {points}": sinusoid_table(points) for points in (5, 10, 20)}
 
