@@ -16,6 +16,7 @@ that was cut off, by ``kill -9`` too, goes on where it was, from ``build/accurac
 its twenty parts stay there, and the command given again tests anew.
 """
 
+import contextlib
 import functools
 import hashlib
 import itertools
@@ -30,6 +31,11 @@ import mlutils  # first: it silences the import of TensorFlow
 import keras  # isort: skip
 import numpy as np
 import tensorflow as tf
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 from benchmarks import omniglot_recipes
 from benchmarks.lake import HELD_OUT
@@ -126,22 +132,12 @@ def run(method, ways, shots, seed=0, protocol="vinyals", until=float("inf"), ste
             learner.compile(loss=training.loss)
         return mlutils.evaluate(learner, tasks, number, "accuracy", **training.adapt)
 
-    check_recipes(folder)
-    watch = Watch(folder, lambda: round(100 * score(first(), judged, VALIDATION).mean, 2), until)
-    fit_or_resume(
-        model,
-        training.data,
-        folder,
-        epochs=PARTS,
-        steps_per_epoch=training.steps // PARTS,
-        keep=PARTS + 1,
-        callbacks=[watch],
-        verbose=0,
-    )
-    curve = [watch.noted[str(part)]["validation"] for part in range(1, PARTS + 1)]
-    chosen = 1 + int(np.argmax(curve))
-    restore(model, read(folder / f"epoch-{chosen:04}.npz")["values"], folder)
-    seconds = sum(note["seconds"] for note in watch.noted.values())
+    def validate():
+        return round(100 * score(first(), judged, VALIDATION).mean, 2)
+
+    with alone_in(folder):
+        notes, chosen = train_and_choose(training, folder, validate, until)
+    seconds = sum(note["seconds"] for note in notes)
     batch = tf.nest.flatten(next(iter(training.data)))[0].shape
     episodes = None if method == "nearest-mean" else training.steps * batch[0]
     common = {
@@ -157,7 +153,7 @@ def run(method, ways, shots, seed=0, protocol="vinyals", until=float("inf"), ste
             "adapt": dict(training.adapt),
             "training": RECIPES[method].make.__doc__.splitlines()[0],
             "differs": training.differs,
-            "validation": curve,
+            "validation": [note["validation"] for note in notes],
             "chosen part": chosen,
         },
         "versions": {"tensorflow": tf.__version__, "keras": keras.__version__},
@@ -175,12 +171,48 @@ def run(method, ways, shots, seed=0, protocol="vinyals", until=float("inf"), ste
         print(f"  {label}, {n}-way {k}-shot: {result}", flush=True)
 
 
+def train_and_choose(training, folder, validate, until):
+    """Train, or go on, and take the weights that were best on validation tasks.
+
+    Returns:
+        What was noted of each of the twenty parts, and which part's weights the model has now.
+    """
+    check_recipes(folder)
+    watch = Watch(folder, validate, until)
+    fit_or_resume(
+        training.model,
+        training.data,
+        folder,
+        epochs=PARTS,
+        steps_per_epoch=training.steps // PARTS,
+        keep=PARTS + 1,
+        callbacks=[watch],
+        verbose=0,
+    )
+    notes = [watch.noted[str(part)] for part in range(1, PARTS + 1)]
+    chosen = 1 + int(np.argmax([note["validation"] for note in notes]))
+    restore(training.model, read(folder / f"epoch-{chosen:04}.npz")["values"], folder)
+    return notes, chosen
+
+
+@contextlib.contextmanager
+def alone_in(folder):
+    """Raise if another process trains in a folder; a process that was killed holds it no more."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            if fcntl:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SystemExit(f"Another process trains in {folder}.") from None
+        yield
+
+
 def check_recipes(folder):
     """Raise if the training in a folder was begun by other recipes than those of now."""
     now = hashlib.sha256(Path(omniglot_recipes.__file__).read_bytes()).hexdigest()
     path = folder / "recipes.txt"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
         path.write_text(now, encoding="utf-8")
     elif path.read_text(encoding="utf-8") != now:
         raise SystemExit(f"{folder} was begun by other recipes: delete it to begin anew.")

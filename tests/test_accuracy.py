@@ -130,6 +130,13 @@ def test_a_run_that_is_cut_off_ends_as_if_it_had_run_through(small, monkeypatch)
     assert again["config"]["validation"] == whole["config"]["validation"]
 
 
+def test_two_processes_do_not_train_in_one_folder(small):
+    with omniglot.alone_in(omniglot.RUNNING / "linear-20w1s-vinyals-0"):
+        with pytest.raises(SystemExit, match="Another process trains in"):
+            omniglot.run("linear", 5, 1)
+    omniglot.run("linear", 5, 1)
+
+
 def test_other_recipes_do_not_go_on(small, monkeypatch):
     with pytest.raises(omniglot.OutOfTime):
         omniglot.run("linear", 5, 1, until=-1)
