@@ -15,7 +15,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from tools import execute, install, lock, repository
+from tools import durations, execute, install, lock, repository
 from tools.notebooks import ROOT, first_cell, notebook_paths, repository_url
 from tools.self_contained import external_resources, in_page
 
@@ -92,7 +92,7 @@ def test_making_the_lock_anew_keeps_its_versions_or_all_as_it_was(tmp_path, monk
             assert file.read() == before[1]
         with open(path, "w", encoding="utf-8") as file:
             file.write("made-up==1.0\n")
-        return types.SimpleNamespace(returncode=not resolved, stderr="no solution")
+        return types.types.SimpleNamespace(returncode=not resolved, stderr="no solution")
 
     monkeypatch.setattr(lock, "ROOT", tmp_path)
     monkeypatch.setattr(lock.subprocess, "run", uv)
@@ -351,3 +351,24 @@ def test_folder_with_pages_and_styles(tmp_path):
     assert external_resources(tmp_path) == [f"sub/page.html: {HOST}.png", f"style.css: {HOST}.css"]
     with pytest.raises(FileNotFoundError, match="no built page"):
         external_resources(tmp_path / "nowhere")
+
+
+def test_minutes_are_summed_by_file():
+    lines = []
+    reports = [
+        types.SimpleNamespace(nodeid="tests/a.py::one", duration=40.0),
+        types.SimpleNamespace(nodeid="tests/b.py::one", duration=50.0),
+        types.SimpleNamespace(nodeid="tests/a.py::two", duration=30.0),
+        types.SimpleNamespace(),  # a warning
+    ]
+    reporter = types.SimpleNamespace(
+        stats={"passed": reports[:2], "": reports[2:]},
+        section=lines.append,
+        write_line=lines.append,
+    )
+    durations.pytest_terminal_summary(reporter)
+    assert lines[0].endswith("of 2.0 minutes")
+    assert [line.split() for line in lines[1:3]] == [
+        ["70.0", "s", "tests/a.py"],
+        ["50.0", "s", "tests/b.py"],
+    ]

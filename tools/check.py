@@ -6,16 +6,17 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+SLOWEST = ["-p", "tools.durations", "--durations=25"]
 
 
 def main():
     start = time.monotonic()
     for what, arguments in (
         ("the package's tests", ["tests"]),
-        ("the notebooks", ["--nbval", "--nbval-current-env", "--durations=5", "chapters"]),
+        ("the notebooks", ["--nbval", "--nbval-current-env", "chapters"]),
     ):
         print(f"Running {what}, two files at a time ...", flush=True)
-        command = [sys.executable, "-m", "pytest", "-n2", "--dist=loadfile", *arguments]
+        command = [sys.executable, "-m", "pytest", "-n2", "--dist=loadfile", *SLOWEST, *arguments]
         if subprocess.run(command, cwd=ROOT).returncode:
             sys.exit(
                 f"{what.capitalize()} failed: the names are above, under 'short test summary'. "
