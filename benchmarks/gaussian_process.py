@@ -5,7 +5,7 @@
 The network and the tasks are those of the page on neural processes, and its 10,000 steps; then
 three and ten times as many.  Each training has its own seed for weights and tasks; the 400 test
 tasks of a number of points are the same for all, so that gaps are paired.
-Writes ``benchmarks/results/gaussian_process.json``, training by training.
+Writes ``mlutils/results/gaussian_process.json``, training by training.
 """
 
 import json
@@ -20,7 +20,7 @@ import keras  # isort: skip
 from mlutils.evaluation import score
 from mlutils.session import set_threads
 
-RESULTS = Path(__file__).parent / "results" / "gaussian_process.json"
+RESULTS = Path(mlutils.__file__).parent / "results" / "gaussian_process.json"
 SEEDS, LENGTHS, POINTS, TASKS = range(5), (10_000, 30_000, 100_000), (3, 6, 10, 30), 400
 PROCESS = mlutils.data.GaussianProcess()
 
@@ -76,6 +76,7 @@ def main():
                 "nats": {points: round(s.mean, 3) for points, s in found.items()},
             }
             stored["runs"].append(run)
+            stored["minutes"] = round(sum(run["minutes"] for run in stored["runs"]), 1)
             print(json.dumps(run), flush=True)
             new = RESULTS.with_suffix(".new")
             new.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")

@@ -63,3 +63,6 @@ def test_published_numbers_have_a_source_and_a_row():
         assert name in results.LEARNERS and told["source"] in keys
         for cell, numbers in told["cells"].items():
             assert re.fullmatch(r"(5|20)w[15]s", cell) and 50 < numbers[0] < 100
+    for name, told in results.WAVES.items():
+        assert name in results.METHODS and told["source"] in keys and told["points"] in (5, 10, 20)
+        assert set(told["errors"]) <= {"0", "1", "5", "10"}

@@ -116,7 +116,9 @@ def picture(cells):
         for row, name in enumerate(names):
             told = PUBLISHED.get(name, {}).get("cells", {}).get("{}w{}s".format(*size))
             if told:
-                axis.plot(told[0], row, "o", mfc="white", mec=COLORS[1], ms=8, mew=1.5)
+                wide = {"xerr": told[1]} if told[1:] else {}
+                hollow = {"mfc": "white", "ms": 8, "mew": 1.5, "elinewidth": 1.5}
+                axis.errorbar(told[0], row, fmt="o", color=COLORS[1], **hollow, **wide)
             mine = cells.get((name, *size, "vinyals"))
             if mine:
                 mean, ci95 = ours(mine)
@@ -130,9 +132,6 @@ def picture(cells):
 
 
 # ---------------------------------------------------------------- sine waves, learned optimizers
-
-
-PAPER = {"MAML": (5, {1: 0.67, 5: 0.38, 10: 0.35}), "pretrained": (5, {1: 2.41, 5: 2.23, 10: 2.19})}
 
 
 def sinusoid_table(points):
@@ -149,9 +148,11 @@ def sinusoid_table(points):
         if name != "oracle":
             medians = [over_seeds([s["median"] for s in some]) for some in at]
             rows.append([f"{name}, median", *medians])
-        if PAPER.get(name, (0,))[0] == points:
-            told = [f"{PAPER[name][1][k]:.2f}" if k in PAPER[name][1] else "" for k in steps]
-            rows.append([f"{name}, published {{cite:p}}`finn2017`", *told])
+        told = WAVES.get(name)
+        if told and told["points"] == points:
+            errors = (told["errors"].get(str(k)) for k in steps)
+            said = f"{name}, published {{cite:p}}`{told['source']}`"
+            rows.append([said, *("" if e is None else f"{e:.2f}" for e in errors)])
     return markdown(rows)
 
 
@@ -179,7 +180,7 @@ def optimizers_table():
 
 
 def processes_table():
-    stored = load("gaussian_process")
+    stored = stored_result("gaussian_process")
     points = list(stored["exact"])
     rows = [["", *(f"{n} points" for n in points)]]
     rows.append(["the exact posterior", *(f"{stored['exact'][n]:.2f}" for n in points)])
@@ -226,7 +227,7 @@ def renewed(text):
     return text
 
 
-PUBLISHED = load("published")
+PUBLISHED, WAVES = load("published").values()
 
 
 def main():

@@ -22,7 +22,7 @@ def cell(text, wanted):
     for row in rows:
         if row[0] == f"**{learner}**" and size in rows[0]:
             shown = row[rows[0].index(size)]
-            return None if shown == "not run" else shown
+            return None if shown == "not run" else "{} % ({})".format(*shown.split(", "))
     return None
 
 
@@ -36,7 +36,7 @@ class Cell(SphinxRole):
             )
         options = {"reftype": "ref", "refdomain": "std", "reftarget": "results"}
         options |= {"refexplicit": True, "refwarn": True, "refdoc": self.env.docname}
-        link = addnodes.pending_xref("", nodes.inline("", f"{shown} %"), **options)
+        link = addnodes.pending_xref("", nodes.inline("", str(shown)), **options)
         return [link], []
 
 

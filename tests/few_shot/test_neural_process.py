@@ -1,5 +1,6 @@
 """The conditional neural process: by hand, by a plain loop over points, beside wrong versions."""
 
+import itertools
 import math
 
 import keras
@@ -9,6 +10,7 @@ import tensorflow as tf
 from scipy import stats
 
 import mlutils
+from benchmarks import gaussian_process as benchmark
 from mlutils import ConditionalNeuralProcess, gaussian_nll
 from mlutils.data import GaussianProcess
 from tests.few_shot.tasks import (
@@ -249,3 +251,13 @@ def test_wrong_support_set_raises(x, y, words):
 def test_shapes_without_a_likelihood_raise(targets, predictions):
     with pytest.raises(ValueError, match="twice as many: means, then deviations"):
         gaussian_nll(tf.zeros(targets), tf.ones(predictions))
+
+
+def test_the_stored_trainings_are_whole_and_the_ceiling_comes_again():
+    stored = mlutils.stored_result("gaussian_process")
+    done = [(run["steps"], run["seed"]) for run in stored["runs"]]
+    assert done == list(itertools.product(benchmark.LENGTHS, benchmark.SEEDS))
+    exact = benchmark.likelihoods(benchmark.PROCESS.posterior)
+    assert {str(n): s.mean for n, s in exact.items()} == pytest.approx(stored["exact"], abs=2e-3)
+    for run in stored["runs"]:  # nobody is above the ceiling
+        assert all(run["nats"][n] < ceiling for n, ceiling in stored["exact"].items())
