@@ -8,7 +8,7 @@ PYTHON ?= $(or $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c '$(FITS)' 2>/dev/null && echo $$p && break; done),python3)
 RUN = .venv/bin/python -m
 
-.PHONY: help book test browser execute lint format lock repository colab clean
+.PHONY: help book test check browser execute lint format lock repository colab clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -22,6 +22,9 @@ book: .venv/installed  ## Build the book into _build/html
 
 test: .venv/installed  ## Test the package and re-run every notebook against its stored outputs
 	@$(RUN) tools.check
+
+check: .venv/installed  ## Test what changed since a commit, for daily work: SINCE=HEAD
+	@$(RUN) tools.check --since $(or $(SINCE),HEAD)
 
 browser: .venv/installed  ## Look at every page of the built book in a browser
 	@$(RUN) tools.browser
