@@ -139,7 +139,8 @@ def nearest_mean(train, ways, shots, seed):
         return mlutils.PrototypicalNetwork(keras.Sequential(parts))
 
     def centred(features):
-        return Centred(-tf.reduce_mean(features(some(train)), axis=0))
+        mean = tf.reduce_mean(features(some(train)), axis=0)
+        return layers.Rescaling(1.0, offset=-mean.numpy())
 
     unit = layers.UnitNormalization
     return Training(
@@ -153,18 +154,6 @@ def nearest_mean(train, ways, shots, seed):
         },
         differs="the paper's pictures are photographs",
     )
-
-
-class Centred(layers.Layer):
-    """Adds a fixed vector."""
-
-    def __init__(self, shift):
-        super().__init__(trainable=False)
-        self.shift = self.add_weight(shape=shift.shape, trainable=False)
-        self.shift.assign(shift)
-
-    def call(self, x):
-        return x + self.shift
 
 
 def some(train):
