@@ -92,7 +92,7 @@ def test_making_the_lock_anew_keeps_its_versions_or_all_as_it_was(tmp_path, monk
             assert file.read() == before[1]
         with open(path, "w", encoding="utf-8") as file:
             file.write("made-up==1.0\n")
-        return types.types.SimpleNamespace(returncode=not resolved, stderr="no solution")
+        return types.SimpleNamespace(returncode=not resolved, stderr="no solution")
 
     monkeypatch.setattr(lock, "ROOT", tmp_path)
     monkeypatch.setattr(lock.subprocess, "run", uv)
