@@ -66,3 +66,15 @@ def test_published_numbers_have_a_source_and_a_row():
     for name, told in results.WAVES.items():
         assert name in results.METHODS and told["source"] in keys and told["points"] in (5, 10, 20)
         assert set(told["errors"]) <= {"0", "1", "5", "10"}
+
+
+def test_what_the_page_says_of_the_length_of_the_prototypical_trainings():
+    """From a quarter of the tasks half a point, and a point and a half, too low; then level."""
+    cells, tries = omniglot.stored(), omniglot.stored("tries")
+    for size, missed in (((5, 1), 0.5), ((20, 1), 1.5)):
+        (short,), (whole, *_) = (of["prototypical", *size, "vinyals"] for of in (tries, cells))
+        paper = results.PUBLISHED["prototypical"]["cells"]["{}w{}s".format(*size)][0]
+        assert 4 * short["config"]["steps"] == whole["config"]["steps"]
+        assert short["seed"] == whole["seed"]
+        assert paper - short["mean"] == pytest.approx(missed, abs=0.1) and missed > short["ci95"]
+        assert abs(paper - whole["mean"]) < whole["ci95"]
