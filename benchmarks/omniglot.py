@@ -4,7 +4,8 @@
     python -m benchmarks.accuracy omniglot --all [--minutes 60]                what is missing
     python -m benchmarks.accuracy omniglot --table                             the state
 
-``--steps N`` with one training is a try: what would another length of it give?
+``--steps N`` and ``--alpha A`` with one training are tries: what would another length, or another
+inner step size, give?
 
 A method is trained on training classes alone.  After each twentieth of the training it is scored on
 tasks of validation classes; the weights that were best there are tested, once, on 1,000 tasks of
@@ -106,17 +107,19 @@ class Watch(keras.callbacks.Callback):
         )
 
 
-def run(method, ways, shots, seed=0, protocol="vinyals", until=float("inf"), steps=None):
+def run(method, ways, shots, seed=0, protocol="vinyals", until=float("inf"), **tried):
     """Train one recipe, choose by validation, test, and write the cells that it serves.
 
-    With ``steps`` of its own a training is a try, and its cells are among ``tries``.
+    With ``steps`` or an ``alpha`` of its own a training is a try, and its cells are among
+    ``tries``.
     """
     train, validation, test = characters(protocol)
     sizes = [s for s in RECIPES[method].sizes(ways, shots) if protocol == "vinyals" or s[1] == 1]
     keras.utils.set_random_seed(seed)
-    training = RECIPES[method].make(train, ways, shots, seed)
-    training = training if steps is None else training._replace(steps=steps)
-    results, end = (RESULTS, "") if steps is None else (RESULTS / "tries", f"-{steps}")
+    alpha = {k: v for k, v in tried.items() if k == "alpha"}
+    training = RECIPES[method].make(train, ways, shots, seed, **alpha)
+    training = training._replace(steps=tried.get("steps", training.steps))
+    results, end = RESULTS / "tries" if tried else RESULTS, end_of(tried)
     hardest = max(sizes, key=lambda size: (size[0], -size[1]))
     name = f"{method}-{hardest[0]}w{hardest[1]}s-{protocol}-{seed}{end}"
     print(f"{name}: {training.steps} steps", flush=True)
@@ -140,13 +143,15 @@ def run(method, ways, shots, seed=0, protocol="vinyals", until=float("inf"), ste
     seconds = sum(note["seconds"] for note in notes)
     batch = tf.nest.flatten(next(iter(training.data)))[0].shape
     episodes = None if method == "nearest-mean" else training.steps * batch[0]
+    fixed = {} if training.alpha is None else {"alpha": training.alpha}
     common = {
         "command": f"python -m benchmarks.accuracy omniglot --method {method} --ways {ways} "
         f"--shots {shots} --seed {seed} --protocol {protocol}"
-        + ("" if steps is None else f" --steps {steps}"),
+        + "".join(f" --{name} {value}" for name, value in tried.items()),
         "minutes": round(seconds / 60, 1),
         "config": {
             "steps": training.steps,
+            **fixed,
             "episodes": episodes,
             "seconds per 1,000 episodes": episodes and round(1000 * seconds / episodes, 1),
             "weights": model.count_params(),
@@ -225,6 +230,12 @@ def file_of(learner, ways, shots, protocol, seed):
     )
 
 
+def end_of(tried):
+    """The end of a try's file name: "-500-alpha-2.0" with 500 steps and an alpha of 2."""
+    steps, alpha = tried.get("steps"), tried.get("alpha")
+    return (f"-{steps}" if steps else "") + (f"-alpha-{alpha}" if alpha else "")
+
+
 def write(path, value):
     new = path.with_suffix(".new")
     new.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
@@ -301,6 +312,7 @@ def add_options(parser):
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--protocol", choices=PROTOCOLS, default="vinyals")
     parser.add_argument("--steps", type=int, help="a try with another length, stored apart")
+    parser.add_argument("--alpha", type=float, help="a try with another inner step size")
     parser.add_argument("--all", action="store_true", help="train and test what is missing")
     parser.add_argument("--table", action="store_true", help="show what there is")
     parser.add_argument(
@@ -316,6 +328,11 @@ def main(parser, arguments):
         not all(one) or arguments.steps < 1 or arguments.steps % PARTS
     ):
         parser.error(f"--steps is for one training, and a multiple of {PARTS}")
+    if arguments.alpha is not None and not (
+        all(one) and RECIPES[arguments.method].alpha and arguments.alpha > 0
+    ):
+        some = ", ".join(name for name, recipe in RECIPES.items() if recipe.alpha)
+        parser.error(f"--alpha is for one training of {some}, and positive")
     if arguments.protocol == "lake" and arguments.shots == 5:
         parser.error("within an alphabet one person's drawings are the support set: --shots 1")
     if arguments.table:
@@ -325,6 +342,8 @@ def main(parser, arguments):
             run_all(arguments.seed, arguments.protocol, arguments.minutes)
         else:
             until = time.monotonic() + 60 * arguments.minutes
-            run(*one, arguments.seed, arguments.protocol, until, arguments.steps)
+            tried = {"steps": arguments.steps, "alpha": arguments.alpha}
+            tried = {name: value for name, value in tried.items() if value is not None}
+            run(*one, arguments.seed, arguments.protocol, until, **tried)
     except OutOfTime:
         print("The minutes are over; the same command goes on from here.")

@@ -36,6 +36,7 @@ class Training(NamedTuple):
         learners: from a learner's name in the results to what is tested; the first is validated.
         optimizer: from the number of steps to an optimizer.
         adapt: options of ``adapt`` at the test.
+        alpha: the inner step size, where a try may have another.
         queries: of each class at the test, where the learner sees them together; None for many.
         differs: from the paper, in words.
     """
@@ -47,6 +48,7 @@ class Training(NamedTuple):
     loss: Any = LOGITS
     optimizer: Any = falling_adam
     adapt: Any = MappingProxyType({})
+    alpha: float | None = None
     queries: int | None = None
     differs: str = ""
 
@@ -198,23 +200,28 @@ def averaged(outputs):
     return keras.Sequential([keras.Input(SHAPE), *blocks, *head])
 
 
-def gradient_based(name, kind, steps_5=12000, steps_20=2500, **options):
-    """MAML (Finn et al. 2017) and its kin; alpha = 2 is the reference code's .4 and .1."""
+def gradient_based(name, kind, alphas=(2.0, 2.0), differs="", **options):
+    """MAML (Finn et al. 2017) and its kin, by 5 and by 20 ways.
 
-    def make(train, ways, shots, seed):
+    An alpha of 2 for a mean loss is the reference code's .4 with 5 ways and .1 with 20.
+    """
+
+    def make(train, ways, shots, seed, alpha=None):
         """One step in training and three at the test; with 20 ways five."""
+        alpha = alpha or alphas[ways == 20]
         inner_steps = 1 if ways == 5 else 5
-        learner = kind(averaged(ways), inner_lr=2.0, inner_steps=inner_steps, **options)
+        learner = kind(averaged(ways), inner_lr=alpha, inner_steps=inner_steps, **options)
         return Training(
             learner,
             train.episodes(
                 ways=ways, shots=shots, queries=shots, meta_batch=16 if ways == 5 else 8, seed=seed
             ),
-            steps_5 if ways == 5 else steps_20,
+            12000 if ways == 5 else 2500,
             {name: lambda: learner},
             adapt={"steps": 3 if ways == 5 else 5},
+            alpha=alpha,
             queries=shots,
-            differs="half the meta-batch; the norm's weights take inner steps too",
+            differs="half the meta-batch; the norm's weights take inner steps too" + differs,
         )
 
     return make
@@ -312,11 +319,13 @@ class Recipe(NamedTuple):
         learners: their names in the results.
         serves: whether one training serves only its own "size", both "ways", both "shots", or
             "all" sizes.
+        alpha: whether ``make`` takes another inner step size.
     """
 
     make: Any
     learners: tuple
     serves: str = "size"
+    alpha: bool = False
 
     def sizes(self, ways, shots):
         """The ways and shots that one training serves."""
@@ -332,15 +341,19 @@ def of_metric(make, name, serves="size"):
     return Recipe(make, (name, f"{name}, transductive"), serves)
 
 
+def of_steps(name, kind, **options):
+    return Recipe(gradient_based(name, kind, **options), (name,), alpha=True)
+
+
 MEANS = ("nearest mean", "nearest mean, normalised", "nearest mean, centred and normalised")
-FIRST = gradient_based("first-order MAML", mlutils.MAML, first_order=True)
+FIRST = {"first_order": True, "alphas": (2.0, 0.5), "differs": "; with 20 ways a smaller alpha"}
 RECIPES = {  # in the order of ``--all``
     "prototypical": of_metric(prototypical, "prototypical", "ways"),
     "nearest-mean": Recipe(nearest_mean, MEANS, "all"),
-    "maml": Recipe(gradient_based("MAML", mlutils.MAML), ("MAML",)),
-    "first-order-maml": Recipe(FIRST, ("first-order MAML",)),
+    "maml": of_steps("MAML", mlutils.MAML),
+    "first-order-maml": of_steps("first-order MAML", mlutils.MAML, **FIRST),
     "reptile": Recipe(reptile, ("Reptile", "Reptile, transductive"), "shots"),
-    "anil": Recipe(gradient_based("ANIL", mlutils.ANIL), ("ANIL",)),
+    "anil": of_steps("ANIL", mlutils.ANIL),
     "matching": of_metric(matching, "matching", "ways"),
     "relation": of_metric(relation, "relation"),
     "siamese": Recipe(siamese, ("siamese",), "all"),

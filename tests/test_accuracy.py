@@ -1,6 +1,7 @@
 """The benchmark of few-shot accuracy on Omniglot: recipes, interruption, the files it writes."""
 
 import argparse
+import itertools
 import json
 
 import keras
@@ -27,6 +28,8 @@ def test_a_recipe_names_its_learners(name, ways):
     assert RECIPES[name].make.__doc__.splitlines()[0].endswith((".", ".)"))
     assert training.steps % omniglot.PARTS == 0
     assert (ways, 1) in RECIPES[name].sizes(ways, 1)
+    if RECIPES[name].alpha:
+        assert RECIPES[name].make(train, ways, 1, 0, alpha=0.3).alpha == 0.3 != training.alpha
 
 
 def test_fixed_statistics_by_hand():
@@ -97,6 +100,7 @@ def test_a_try_of_another_length_is_stored_apart(small):
     ]
     cell = json.loads(files[0].read_text("utf-8"))
     assert cell["config"]["steps"] == 3 and cell["command"].endswith("--steps 3")
+    assert omniglot.end_of({"steps": 500, "alpha": 2.0}) == "-500-alpha-2.0"
     assert omniglot.missing("linear", 5, 1, 0, "vinyals") and not omniglot.stored()
     assert list(omniglot.stored("tries")) == [
         ("linear", 20, 1, "vinyals"),
@@ -158,7 +162,11 @@ def test_stored_cells():
         assert set(cell) == KEYS and cell["method"] in learners
         size = cell["ways"], cell["shots"]
         name = omniglot.file_of(cell["method"], *size, cell["protocol"], cell["seed"])
-        a_try = f"-{cell['config']['steps']}" if path.parent.name == "tries" else ""
+        words = cell["command"].split()
+        tried = {w[2:]: v for w, v in itertools.pairwise(words) if w in ("--steps", "--alpha")}
+        assert (path.parent.name == "tries") == bool(tried)
+        assert all(float(value) == cell["config"][word] for word, value in tried.items())
+        a_try = omniglot.end_of(tried)
         assert path.stem == name + a_try and size in omniglot.SIZES
         assert cell["episodes"] == 1000 and 100 / cell["ways"] < cell["mean"] < 100
         curve = cell["config"]["validation"]
@@ -176,6 +184,9 @@ def test_stored_cells():
         ("--method maml --ways 5 --shots 5 --protocol lake", "--shots 1"),
         ("--method maml --ways 5 --shots 1 --steps 30", "a multiple of 20"),
         ("--all --steps 40", "--steps is for one training"),
+        ("--all --alpha .1", "--alpha is for one training of maml, first-order-maml, anil"),
+        ("--method reptile --ways 5 --shots 1 --alpha .1", "--alpha is for one training of maml"),
+        ("--method maml --ways 5 --shots 1 --alpha -1", "and positive"),
     ],
 )
 def test_what_the_command_refuses(words, says, capsys):
