@@ -37,6 +37,7 @@ from mlutils.resume import fit_or_resume
 from mlutils.session import setup
 from mlutils.tuning import Tuning, tune
 from mlutils.vectorize import map_tasks
+from mlutils.workers import join_workers
 from mlutils.zero_shot import *
 
 __version__ = "0.1.0"
@@ -57,6 +58,7 @@ __all__ = [
     "evaluate",
     "fit_or_resume",
     "gaussian_nll",
+    "join_workers",
     "judge",
     "map_tasks",
     "mlp",

@@ -13,6 +13,7 @@ from mlutils.door.losses import check_comparable, check_loss, compiled_loss
 from mlutils.door.networks import check_norms
 from mlutils.losses import mean_loss
 from mlutils.vectorize import map_tasks
+from mlutils.workers import check_shares, logs_for_keras
 
 NO_CLASS_WEIGHT = (
     "class_weight is refused: label 0 is another class in each task. Weigh queries by "
@@ -288,6 +289,12 @@ class MetaLearner(keras.Model):
         with tf.control_dependencies(door.assert_finite((x, y))):
             return super().compute_loss(x, y, y_pred, sample_weight, training)
 
+    def train_step(self, data):
+        return logs_for_keras(super().train_step(data))
+
+    def test_step(self, data):
+        return logs_for_keras(super().test_step(data))
+
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         return super().compute_metrics(x, y, y_pred, door.of_queries(sample_weight, y))
 
@@ -351,6 +358,7 @@ class MetaLearner(keras.Model):
             door.check_ends(x, steps, argument)
             check = door.without_values(self.check_element if targets else self.check_inputs)
             check(x.element_spec)
+            check_shares(self.distribute_strategy, x)
             if targets and self.distribute_strategy.num_replicas_in_sync > 1 and self.jit_compile:
                 x = x.map(self.prepare)
         elif isinstance(x, (tuple, list)):

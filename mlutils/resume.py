@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from mlutils.door.numbers import check_count
+from mlutils.workers import check_same, leads
 
 UNFINISHED = "unfinished.npz"  # what a file is called until it is whole
 
@@ -74,22 +75,26 @@ def fit_or_resume(model, data, folder, *, epochs, steps_per_epoch, keep=2, **opt
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; it must be a folder, or not be there yet.")
-    with model.distribute_strategy.scope():
+    strategy = model.distribute_strategy
+    with strategy.scope():
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
 
     facts = {"steps": steps_per_epoch, "first": digest_of_first(data)}
     done, found = newest(folder)
-    if found is None:
+    check_same(strategy, done, f"the epochs they find in {folder}; it must be one for all")
+    if found is None and leads(strategy):
         folder.mkdir(parents=True, exist_ok=True)
         write(folder, done, model, facts, keep)
-    else:
+    elif found is not None:
         check_facts(folder, found["facts"], facts, done, epochs)
         restore(model, found["values"], folder)
-    (folder / UNFINISHED).unlink(missing_ok=True)  # of a run that was killed as it wrote
+    if leads(strategy):
+        (folder / UNFINISHED).unlink(missing_ok=True)  # of a run that was killed as it wrote
 
     def after_epoch(epoch):
-        write(folder, epoch, model, facts, keep)
+        if leads(strategy):
+            write(folder, epoch, model, facts, keep)
 
     options["callbacks"] = [*callbacks, AfterEpoch(after_epoch, steps_per_epoch)]
     options.setdefault("shuffle", False)  # or Keras warns that it does not shuffle a Dataset

@@ -17,6 +17,7 @@ from mlutils.door.tasks import as_tensor, check_ends, sizes_of, without_values
 from mlutils.episodes import describe
 from mlutils.inner_loop import descend
 from mlutils.optimizer_based.estimators import EvolutionStrategy, PersistentEvolutionStrategy, Tape
+from mlutils.workers import check_shares, logs_for_keras
 
 GRADIENTS = ("tape", "es", "pes")
 WEIGHTS = ("ones", "last", "increasing")
@@ -225,6 +226,10 @@ class RuleTrainer(keras.Model):
             return start + self.truncation, total, carried
 
         loop = (tf.constant(0), total, carried)
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1:  # they cannot meet in a loop
+            for _ in range(0, self.steps, self.truncation):
+                loop = body(*loop)
+            return loop[1]
         return tf.while_loop(lambda start, *_: start < self.steps, body, loop)[1]
 
     def beginning(self, batch):
@@ -258,6 +263,7 @@ class RuleTrainer(keras.Model):
             )
         check_ends(x, options.get("steps_per_epoch"), "steps_per_epoch")
         without_values(check_problems)(x.element_spec)
+        check_shares(self.distribute_strategy, x)
         return super().fit(x, *others, **options)
 
     def evaluate(self, x=None, *others, **options):
@@ -309,22 +315,27 @@ class RuleTrainer(keras.Model):
         carried = self.estimator.begin(*self.beginning(batch))
         return self.over_segments(batch, carried, one_segment, total)
 
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Nothing: a rule has its weights from the start, and Keras takes no problem apart."""
+
     def train_step(self, batch):
         variables = self.rule.trainable_variables
         self.optimizer.build(variables)  # its variables cannot be made inside the loop
         seed = self.next_seed()
+        replicas = self.distribute_strategy.num_replicas_in_sync
 
         def one_segment(*arguments):
             loss, gradients, carried = self.estimator.segment(*arguments, seed)
-            gradients = [self.optimizer.scale_loss(g) for g in gradients]  # apply undoes it
+            gradients = [self.optimizer.scale_loss(g) for g in gradients]  # apply undoes it,
+            gradients = [g / replicas for g in gradients]  # and adds up those of all replicas
             self.optimizer.apply(gradients, variables)
             return loss, carried
 
         zero = tf.zeros((), batch[0].dtype)
         carried = self.estimator.begin(*self.beginning(batch))
         self.tracker.update_state(self.over_segments(batch, carried, one_segment, zero))
-        return {"loss": self.tracker.result()}
+        return logs_for_keras({"loss": self.tracker.result()})
 
     def test_step(self, batch):
         self.tracker.update_state(self.loss_of(batch))
-        return {"loss": self.tracker.result()}
+        return logs_for_keras({"loss": self.tracker.result()})

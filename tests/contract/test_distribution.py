@@ -1,10 +1,13 @@
 """Two replicas, each with half of the tasks, take the step of one device."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import mlutils
 from tests.contract.learners import LEARNERS, compiled, element, having
 
 
@@ -61,3 +64,40 @@ def test_half_the_inner_step_is_another_step(strategy):
 
     (alone, _), (shared, _) = both(LEARNERS["MAML, numbers"], strategy, halve)
     assert any(np.abs(a - b).max() > 1e-4 for a, b in zip(alone, shared, strict=True))
+
+
+@pytest.mark.parametrize("truncation", [2, 4])
+def test_a_trainer_of_rules_on_two_replicas(strategy, truncation):
+    """Its gradients are averaged over replicas, not added, and it steps after each segment."""
+    family = mlutils.data.Quadratics(2)
+    problems = family.problems(4, seed=0)
+
+    def trained(scope):
+        keras.utils.set_random_seed(0)
+        with scope:
+            rule = mlutils.LSTMRule(2, 1)
+            trainer = mlutils.RuleTrainer(rule, family.values, steps=4, truncation=truncation)
+            trainer.compile(keras.optimizers.SGD(0.1))
+        logs = trainer.fit(problems, steps_per_epoch=3, verbose=0, shuffle=False).history
+        return [np.asarray(w) for w in rule.trainable_variables], logs["loss"][0]
+
+    (alone, loss), (shared, logged) = trained(contextlib.nullcontext()), trained(strategy.scope())
+    assert logged == pytest.approx(loss, rel=1e-4)
+    for one, other in zip(alone, shared, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_shares_of_unlike_size_are_refused(strategy):
+    with strategy.scope():
+        learner = compiled(LEARNERS["MAML, numbers"])
+    data = tf.data.Dataset.from_tensor_slices(element("numbers", tasks=3))
+    data = data.batch(3, drop_remainder=True)
+    with pytest.raises(ValueError, match="3 tasks cannot be divided evenly among 2 replicas"):
+        learner.fit(data, verbose=0)
+    odd = data.unbatch().repeat().batch(4, drop_remainder=True)
+    learner.fit(odd, steps_per_epoch=1, verbose=0)
+    with strategy.scope():
+        trainer = mlutils.RuleTrainer(mlutils.StepSize(0.1), mlutils.data.Quadratics(2).values, 2)
+        trainer.compile("sgd")
+    with pytest.raises(ValueError, match="5 tasks cannot be divided"):
+        trainer.fit(mlutils.data.Quadratics(2).problems(5), steps_per_epoch=1, verbose=0)
