@@ -48,6 +48,7 @@ RUNNING = Path("build/accuracy/omniglot")
 PROTOCOLS = ("vinyals", "lake")
 EPISODES, VALIDATION, PARTS = 1000, 100, 20
 QUERIES = {5: 15, 20: 5}  # of each class at the test, by the ways
+FEW = 5000  # queries that validate at least, where a task has few: else it chooses by chance
 
 
 # ---------------------------------------------------------------- the data
@@ -126,9 +127,11 @@ def run(method, ways, shots, seed=0, protocol="vinyals", until=float("inf"), **t
     model, folder = training.model, RUNNING / name
     model.compile(training.optimizer(training.steps), training.loss)
     model(next(iter(training.data))[0])  # builds it
-    judged = tasks_of(protocol, validation, *hardest, 1, training.queries)
-    judged = list(judged.take(VALIDATION // 4))
-    first = next(iter(training.learners.values()))
+    label, first = next(iter(training.learners.items()))
+    queries = training.queries.get(label)
+    judged = tasks_of(protocol, validation, *hardest, 1, queries)
+    batches = max(VALIDATION, FEW // (hardest[0] * (queries or FEW))) // 4
+    judged, number = list(judged.take(batches)), 4 * batches
 
     def score(learner, tasks, number):
         if learner is not model:
@@ -136,7 +139,7 @@ def run(method, ways, shots, seed=0, protocol="vinyals", until=float("inf"), **t
         return mlutils.evaluate(learner, tasks, number, "accuracy", **training.adapt)
 
     def validate():
-        return round(100 * score(first(), judged, VALIDATION).mean, 2)
+        return round(100 * score(first(), judged, number).mean, 2)
 
     with alone_in(folder):
         notes, chosen = train_and_choose(training, folder, validate, until)
@@ -165,7 +168,7 @@ def run(method, ways, shots, seed=0, protocol="vinyals", until=float("inf"), **t
         "machine": machine(),
     }
     for (label, make), (n, k) in itertools.product(training.learners.items(), sizes):
-        tested = tasks_of(protocol, test, n, k, 2, training.queries)
+        tested = tasks_of(protocol, test, n, k, 2, training.queries.get(label))
         learner = make()
         result = score(learner, tested, EPISODES)
         cell = {"method": label, "protocol": protocol, "ways": n, "shots": k, "seed": seed}

@@ -19,6 +19,7 @@ from mlutils.networks import BatchNorm
 
 LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 SHAPE = (28, 28, 1)
+MANY = ", many queries"  # a learner that sees the queries together, and more of them
 
 
 def falling_adam(steps):
@@ -37,7 +38,7 @@ class Training(NamedTuple):
         optimizer: from the number of steps to an optimizer.
         adapt: options of ``adapt`` at the test.
         alpha: the inner step size, where a try may have another.
-        queries: of each class at the test, where the learner sees them together; None for many.
+        queries: of each class at the test, by the learners' names; 15 or 5 where there is none.
         differs: from the paper, in words.
     """
 
@@ -49,7 +50,7 @@ class Training(NamedTuple):
     optimizer: Any = falling_adam
     adapt: Any = MappingProxyType({})
     alpha: float | None = None
-    queries: int | None = None
+    queries: dict = MappingProxyType({})
     differs: str = ""
 
 
@@ -230,10 +231,10 @@ def gradient_based(name, kind, plans, **options):
                 ways=ways, shots=shots, queries=shots, meta_batch=16 if ways == 5 else 8, seed=seed
             ),
             plan.steps,
-            {name: lambda: learner},
+            {name: lambda: learner, f"{name}{MANY}": lambda: learner},
             adapt={"steps": 3 if inner_steps == 1 else 5},
             alpha=alpha,
-            queries=shots,
+            queries={name: shots},
             differs=differs,
         )
 
@@ -247,8 +248,8 @@ def meta_sgd(train, ways, shots, seed):
         learner,
         train.episodes(ways=ways, shots=shots, queries=shots, meta_batch=16, seed=seed),
         12000 if ways == 5 else 3000,
-        {"Meta-SGD": lambda: learner},
-        queries=shots,
+        {"Meta-SGD": lambda: learner, f"Meta-SGD{MANY}": lambda: learner},
+        queries={"Meta-SGD": shots},
         differs="all alphas start at .5",
     )
 
@@ -286,7 +287,7 @@ def reptile(train, ways, shots, seed):
             keras.optimizers.schedules.PolynomialDecay(1.0, steps, 0.0)
         ),
         adapt={"steps": 50},
-        queries=1,
+        queries={"Reptile, transductive": 1},
         differs="Adam's state begins anew with each task; at the test all support examples are in "
         "each step",
     )
@@ -355,7 +356,7 @@ def of_metric(make, name, serves="size"):
 
 
 def of_steps(name, kind, plans, **options):
-    return Recipe(gradient_based(name, kind, plans, **options), (name,), alpha=True)
+    return Recipe(gradient_based(name, kind, plans, **options), (name, name + MANY), alpha=True)
 
 
 MEANS = ("nearest mean", "nearest mean, normalised", "nearest mean, centred and normalised")
@@ -371,7 +372,7 @@ RECIPES = {  # in the order of ``--all``
     "matching": of_metric(matching, "matching", "ways"),
     "relation": of_metric(relation, "relation"),
     "siamese": Recipe(siamese, ("siamese",), "all"),
-    "meta-sgd": Recipe(meta_sgd, ("Meta-SGD",)),
+    "meta-sgd": Recipe(meta_sgd, ("Meta-SGD", "Meta-SGD" + MANY)),
     "proto-maml": Recipe(proto_maml, ("ProtoMAML",)),
     "mann": Recipe(mann, ("MANN",)),
     "context-transformer": Recipe(context_transformer, ("context transformer",)),

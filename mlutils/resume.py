@@ -45,7 +45,8 @@ def fit_or_resume(model, data, folder, *, epochs, steps_per_epoch, keep=2, **opt
             shuffled needs a seed, and is to be made anew for each call; its order is then not
             that of ``fit``, as looking at the first element is an iteration too.
         folder: where the files are; made where it is not there.  It is for this training alone,
-            and for one process at a time.
+            and for one process at a time, or for the several that ``join_workers`` brought
+            together: all read there, and one writes.
         epochs: how many in all, those of earlier calls among them.
         steps_per_epoch: batches, a multiple of the model's ``steps_per_execution``.
         keep: how many of the newest files are kept.
@@ -60,8 +61,8 @@ def fit_or_resume(model, data, folder, *, epochs, steps_per_epoch, keep=2, **opt
             ``x``, ``y`` and ``initial_epoch``, which this function sets itself.
         ValueError: if the model is not compiled, not built, or has a second optimizer; if the data
             are too short; if the folder is a file, or holds files of another model, of another
-            ``steps_per_epoch`` or of more than ``epochs`` epochs, which are left as they are; if a
-            number is not allowed.
+            ``steps_per_epoch`` or of more than ``epochs`` epochs, which are left as they are; if
+            several processes do not see the same files; if a number is not allowed.
 
     Warns:
         UserWarning: naming a file that cannot be read, which is stepped over; or if the data's
