@@ -13,7 +13,7 @@ from mlutils.door.losses import check_comparable, check_loss, compiled_loss
 from mlutils.door.networks import check_norms
 from mlutils.losses import mean_loss
 from mlutils.vectorize import map_tasks
-from mlutils.workers import check_shares, logs_for_keras
+from mlutils.workers import check_replicas, logs_for_keras
 
 NO_CLASS_WEIGHT = (
     "class_weight is refused: label 0 is another class in each task. Weigh queries by "
@@ -315,6 +315,8 @@ class MetaLearner(keras.Model):
             raise ValueError(NO_CLASS_WEIGHT)
         weights = options.get("sample_weight")
         x, y = self.checked_data(x, y, options.get("steps_per_epoch"), "steps_per_epoch", weights)
+        if isinstance(x, tf.data.Dataset):
+            check_replicas(self, x)
         validation = options.get("validation_data")
         if isinstance(validation, tf.data.Dataset):
             self.checked_data(validation, None, options.get("validation_steps"), "validation_steps")
@@ -358,7 +360,6 @@ class MetaLearner(keras.Model):
             door.check_ends(x, steps, argument)
             check = door.without_values(self.check_element if targets else self.check_inputs)
             check(x.element_spec)
-            check_shares(self.distribute_strategy, x)
             if targets and self.distribute_strategy.num_replicas_in_sync > 1 and self.jit_compile:
                 x = x.map(self.prepare)
         elif isinstance(x, (tuple, list)):

@@ -83,7 +83,8 @@ def fit_or_resume(model, data, folder, *, epochs, steps_per_epoch, keep=2, **opt
 
     facts = {"steps": steps_per_epoch, "first": digest_of_first(data)}
     done, found = newest(folder)
-    check_same(strategy, done, f"the epochs they find in {folder}; it must be one for all")
+    there = -1 if found is None else done
+    check_same(strategy, there, f"the epochs they find in {folder}; it must be one for all")
     if found is None and leads(strategy):
         folder.mkdir(parents=True, exist_ok=True)
         write(folder, done, model, facts, keep)

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import socket
 import time
 
@@ -20,7 +21,7 @@ def join_workers(seconds=300.0):
     the same script, with the same seeds, and call this first.  Learners that are made within the
     strategy's scope then train by ``fit`` and ``fit_or_resume`` as they do alone: each batch of
     tasks is divided among the workers, the gradients are averaged, and the weights are those that
-    one process would have, but for rounding.
+    one process would have, but for rounding and for what is drawn at random within a step.
 
     Args:
         seconds: to wait for the others.
@@ -33,6 +34,7 @@ def join_workers(seconds=300.0):
         TimeoutError: naming the workers that have not come in time.
         RuntimeError: if TensorFlow has computed something already; what it may know of other
             processes is then settled.
+        OSError: if this worker's own port is in use, by an earlier call for instance.
 
     Example:
         >>> strategy = mlutils.join_workers()
@@ -54,8 +56,8 @@ def join_workers(seconds=300.0):
         if "program startup" not in str(error):
             raise
         raise RuntimeError(
-            "join_workers must come before anything that TensorFlow computes, seeds and data among "
-            "it: call it right after the imports."
+            "join_workers must come before anything that TensorFlow computes, data among it: call "
+            "it right after the imports."
         ) from error
 
 
@@ -66,8 +68,9 @@ def read_cluster(text):
     try:
         config = json.loads(text)
         jobs, task = config["cluster"], config["task"]
-        job, index = task["type"], int(task["index"])
-    except (ValueError, KeyError, TypeError) as error:
+        job, index = str(task["type"]), int(task["index"])
+        jobs = {name: list(addresses) for name, addresses in jobs.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             'TF_CONFIG must be JSON like {"cluster": {"worker": ["host:port", ...]}, "task": '
             f'{{"type": "worker", "index": 0}}}}; got {text!r}.'
@@ -80,9 +83,12 @@ def read_cluster(text):
         raise ValueError(
             f"TF_CONFIG says that this is {job} {index}, which its cluster does not have: {jobs}."
         )
-    for address in itertools.chain.from_iterable(jobs.values()):
-        if not str(address).rpartition(":")[2].isdigit():
+    addresses = list(itertools.chain.from_iterable(jobs.values()))
+    for address in addresses:
+        if not re.fullmatch(r"[^\[\]:]+:\d+", str(address)):
             raise ValueError(f"TF_CONFIG's addresses are host:port; got {address!r}.")
+        if addresses.count(address) > 1:
+            raise ValueError(f"TF_CONFIG names {address} twice: each worker has its own.")
     return jobs, job, index
 
 
@@ -93,7 +99,14 @@ def meet(jobs, own, seconds):
     """
     deadline = time.monotonic() + seconds
     missing = [address for addresses in jobs.values() for address in addresses if address != own]
-    with socket.create_server(("", int(own.rpartition(":")[2]))):
+    try:
+        server = socket.create_server(("", int(own.rpartition(":")[2])))
+    except OSError as error:
+        raise OSError(
+            f"This worker cannot listen at its own address, {own} ({error}): another process has "
+            "the port, or this one called join_workers before."
+        ) from error
+    with server:
         while missing := [address for address in missing if not answers(address)]:
             if time.monotonic() > deadline:
                 raise TimeoutError(
@@ -112,9 +125,21 @@ def answers(address):
     return True
 
 
-def check_shares(strategy, data):
-    """Raise if the batches of a dataset cannot be divided into equal shares for all replicas."""
-    replicas = strategy.num_replicas_in_sync
+def check_replicas(model, data):
+    """Raise if several replicas would take other steps than one device.
+
+    Where the size of a batch is known only when it comes, its shares are not looked at.
+    """
+    replicas = model.distribute_strategy.num_replicas_in_sync
+    if replicas == 1:
+        return
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    for name in ("clipnorm", "clipvalue", "global_clipnorm"):
+        if getattr(optimizer, name, None) is not None:
+            raise ValueError(
+                f"{name} is refused with {replicas} replicas: Keras clips the gradient of each "
+                "before they are added up, and the step is another than that of one device."
+            )
     tasks = tf.nest.flatten(data.element_spec, expand_composites=True)[0].shape[0]
     if tasks is not None and tasks % replicas:
         raise ValueError(
@@ -125,8 +150,9 @@ def check_shares(strategy, data):
 
 def several(strategy):
     """Whether a strategy is one of several processes."""
-    resolver = strategy.cluster_resolver
-    return resolver is not None and bool(resolver.cluster_spec().as_dict())
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return False
+    return sum(map(len, strategy.cluster_resolver.cluster_spec().as_dict().values())) > 1
 
 
 def leads(strategy):

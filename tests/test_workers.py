@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 import mlutils
+from benchmarks.distributed import free_ports
 from mlutils import resume, workers
 from tests.workers import KINDS, STEPS, train
 
@@ -25,28 +26,24 @@ def config(ports, index, job="worker"):
     return json.dumps({"cluster": cluster, "task": {"type": job, "index": index}})
 
 
-def free_ports(number):
-    sockets = [socket.create_server(("", 0)) for _ in range(number)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
-
-
-def start(folder, words, ports, index):
+def start(folder, words, ports, index, **environment):
     command = [sys.executable, "-m", "tests.workers", str(folder), *words]
-    environment = os.environ | {"TF_CONFIG": config(ports, index)}
+    environment |= {"TF_CONFIG": config(ports, index)}
     pipe = {"stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, **pipe)
+    return subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, **pipe)
 
 
 def job(folder, *words):
     """Two processes that train together, to the end."""
     ports = free_ports(2)
     processes = [start(folder, words, ports, index) for index in range(2)]
-    for process in processes:
-        errors = process.communicate(timeout=300)[1]
-        assert process.returncode == 0, errors[-3000:]
+    try:
+        for process in processes:
+            errors = process.communicate(timeout=300)[1]
+            assert process.returncode == 0, errors[-3000:]
+    finally:
+        for process in processes:
+            process.kill()
 
 
 def values(folder, name):
@@ -93,31 +90,28 @@ def test_gradients_that_are_added_without_scaling_are_seen(together, tmp_path):
 
 def test_a_worker_that_is_killed_and_started_again(together, tmp_path):
     """Each process is started again, by itself, until it ends well, as a cluster does it."""
-    ports, starts, killed = free_ports(2), [0, 0], threading.Event()
+    ports, codes = free_ports(2), {0: [], 1: []}
 
     def keep_running(index):
-        while starts[index] < 6:
-            starts[index] += 1
-            process = start(tmp_path, ["maml=20"], ports, index)
-            if index == 1 and not killed.is_set():
-                while resume.newest(tmp_path / "maml")[0] < 3:
-                    assert process.poll() is None
-                    time.sleep(0.01)
+        environment = {"DIES": "1"} if index == 1 else {}
+        while 0 not in codes[index] and len(codes[index]) < 6:
+            process = start(tmp_path, ["maml=20"], ports, index, **environment)
+            try:
+                process.communicate(timeout=120)
+            finally:
                 process.kill()
-                killed.set()
-            process.communicate()
-            if process.returncode == 0:
-                return
+            codes[index].append(process.returncode)
 
-    threads = [threading.Thread(target=keep_running, args=[index]) for index in range(2)]
+    threads = [threading.Thread(target=keep_running, args=[i], daemon=True) for i in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(300)
-    assert killed.is_set() and starts[0] > 1 and starts[1] > 1
+    assert codes[1][0] == -9 and codes[0][0] != 0  # the survivor did not go on alone
+    assert codes[0][-1] == codes[1][-1] == 0, codes
+    assert resume.newest(tmp_path / "maml")[0] == 20
     pairs = zip(values(tmp_path, "maml"), values(together, "maml"), strict=True)
     assert all(one.tobytes() == other.tobytes() for one, other in pairs)
-    assert resume.newest(tmp_path / "maml")[0] == 20
 
 
 # ---------------------------------------------------------------- the door
@@ -150,6 +144,16 @@ def test_workers_that_come_one_after_the_other_meet():
     assert sorted(came) == [0, 1, 2]
 
 
+def test_a_port_in_use(monkeypatch):
+    ports = free_ports(2)
+    monkeypatch.setenv("TF_CONFIG", config(ports, 0))
+    with socket.create_server(("", ports[0])):
+        with pytest.raises(
+            OSError, match=f"cannot listen at its own address, localhost:{ports[0]}"
+        ):
+            mlutils.join_workers(seconds=5)
+
+
 def test_one_process_alone(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     assert mlutils.join_workers() is tf.distribute.get_strategy()
@@ -160,6 +164,7 @@ def test_one_process_alone(monkeypatch):
 
 def test_too_late(monkeypatch):
     """TensorFlow has computed something in this process, and the other worker is there."""
+    tf.constant(0)
     ports = free_ports(2)
     monkeypatch.setenv("TF_CONFIG", config(ports, 0))
     with socket.create_server(("", ports[1])):
@@ -179,6 +184,10 @@ WORKERS = '{"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "i
         (WORKERS % 2, "this is worker 2, which its cluster does not have"),
         (WORKERS % -1, "this is worker -1"),
         (WORKERS.replace("b:2", "b") % 0, "host:port; got 'b'"),
+        (WORKERS.replace("b:2", "[::1]:2") % 0, r"host:port; got '\[::1\]:2'"),
+        (WORKERS.replace("b:2", "a:1") % 0, "names a:1 twice"),
+        ('{"cluster": null, "task": {"type": "worker", "index": 0}}', "must be JSON like"),
+        ('{"cluster": {"worker": 1}, "task": {"type": ["worker"], "index": 0}}', "must be JSON"),
         (WORKERS.replace('"worker": [', '"ps": ["c:1"], "worker": [') % 0, r"got \['ps', 'worker'"),
     ],
 )

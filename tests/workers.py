@@ -1,8 +1,12 @@
 """One process of a job of several, for ``tests/test_workers.py``.
 
 python -m tests.workers FOLDER NAME=EPOCHS ...
+
+With ``DIES`` in the environment it kills itself in the third epoch, the first time that it runs.
 """
 
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -63,12 +67,26 @@ def rules():
 KINDS = {f.__name__: f for f in (maml, unscaled, reptile, prototypical, rules)}
 
 
+class Dies(keras.callbacks.Callback):
+    """Kills the process within the third epoch, unless it has done so before."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.mark = folder / "died"
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self.model.optimizer.iterations == 2 * STEPS + 5 and not self.mark.exists():
+            self.mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
 def train(strategy, name, epochs, folder):
     """The model after some epochs of ten steps."""
     keras.utils.set_random_seed(0)
     with strategy.scope():
         model, data = KINDS[name]()
     options = {"epochs": epochs, "steps_per_epoch": STEPS, "verbose": 0}
+    options["callbacks"] = [Dies(folder)] if "DIES" in os.environ else []
     mlutils.fit_or_resume(model, data, folder / name, **options)
     return model
 

@@ -76,16 +76,23 @@ def omniglot_table(cells, protocol):
 
 
 def tries_table(cells, tries):
-    """Trainings of other lengths, beside those of the recipes."""
-    rows = [["", "steps", "", "with the recipe's steps", ""]]
+    """Trainings with another length or alpha, beside those of the recipes."""
+    rows = [["", "a try", "", "the recipe", ""]]
     of = sorted(tries, key=lambda key: (LEARNERS.index(key[0]), key[1:]))
     for name, ways, shots, protocol in of:
         for cell in tries[name, ways, shots, protocol]:
             mine = cells.get((name, ways, shots, protocol), [])
-            steps = f"{mine[0]['config']['steps']:,}" if mine else ""
-            other = f"{cell['config']['steps']:,}", shown([cell])
-            rows.append([f"{name}, {ways}-way {shots}-shot", *other, steps, shown(mine)])
+            recipe = setting(mine[0], cell) if mine else ""
+            tried = setting(cell, cell), shown([cell])
+            rows.append([f"{name}, {ways}-way {shots}-shot", *tried, recipe, shown(mine)])
     return markdown(rows) if len(rows) > 1 else "None."
+
+
+def setting(cell, tried):
+    """A cell's steps, and its alpha if a try had one of its own."""
+    config = cell["config"]
+    alpha = "--alpha" in tried["command"]
+    return f"{config['steps']:,} steps" + (f", alpha {config['alpha']}" if alpha else "")
 
 
 def runs_table(cells, protocol):

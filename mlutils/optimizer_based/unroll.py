@@ -17,7 +17,7 @@ from mlutils.door.tasks import as_tensor, check_ends, sizes_of, without_values
 from mlutils.episodes import describe
 from mlutils.inner_loop import descend
 from mlutils.optimizer_based.estimators import EvolutionStrategy, PersistentEvolutionStrategy, Tape
-from mlutils.workers import check_shares, logs_for_keras
+from mlutils.workers import check_replicas, logs_for_keras
 
 GRADIENTS = ("tape", "es", "pes")
 WEIGHTS = ("ones", "last", "increasing")
@@ -226,7 +226,9 @@ class RuleTrainer(keras.Model):
             return start + self.truncation, total, carried
 
         loop = (tf.constant(0), total, carried)
-        if tf.distribute.get_strategy().num_replicas_in_sync > 1:  # they cannot meet in a loop
+        if (
+            tf.distribute.get_strategy().num_replicas_in_sync > 1
+        ):  # in a while loop there is no adding up
             for _ in range(0, self.steps, self.truncation):
                 loop = body(*loop)
             return loop[1]
@@ -263,7 +265,7 @@ class RuleTrainer(keras.Model):
             )
         check_ends(x, options.get("steps_per_epoch"), "steps_per_epoch")
         without_values(check_problems)(x.element_spec)
-        check_shares(self.distribute_strategy, x)
+        check_replicas(self, x)
         return super().fit(x, *others, **options)
 
     def evaluate(self, x=None, *others, **options):

@@ -94,10 +94,20 @@ def test_shares_of_unlike_size_are_refused(strategy):
     data = data.batch(3, drop_remainder=True)
     with pytest.raises(ValueError, match="3 tasks cannot be divided evenly among 2 replicas"):
         learner.fit(data, verbose=0)
-    odd = data.unbatch().repeat().batch(4, drop_remainder=True)
-    learner.fit(odd, steps_per_epoch=1, verbose=0)
     with strategy.scope():
         trainer = mlutils.RuleTrainer(mlutils.StepSize(0.1), mlutils.data.Quadratics(2).values, 2)
         trainer.compile("sgd")
     with pytest.raises(ValueError, match="5 tasks cannot be divided"):
         trainer.fit(mlutils.data.Quadratics(2).problems(5), steps_per_epoch=1, verbose=0)
+
+
+@pytest.mark.parametrize("clip", ["clipnorm", "clipvalue", "global_clipnorm"])
+def test_clipping_is_refused(strategy, clip):
+    """Keras would clip each replica's gradient by itself."""
+    data = tf.data.Dataset.from_tensor_slices(element("numbers")).batch(4)
+    row, options = LEARNERS["MAML, numbers"], {clip: 0.01}
+    compiled(row, optimizer=keras.optimizers.SGD(0.1, **options)).fit(data, verbose=0)
+    with strategy.scope():
+        shared = compiled(row, optimizer=keras.optimizers.SGD(0.1, **options))
+    with pytest.raises(ValueError, match=f"{clip} is refused with 2 replicas"):
+        shared.fit(data, verbose=0)
