@@ -130,7 +130,8 @@ def run(method, ways, shots, seed=0, protocol="vinyals", until=float("inf"), **t
     label, first = next(iter(training.learners.items()))
     queries = training.queries.get(label)
     judged = tasks_of(protocol, validation, *hardest, 1, queries)
-    batches = max(VALIDATION, FEW // (hardest[0] * (queries or FEW))) // 4
+    enough = 0 if queries is None else FEW // (hardest[0] * queries)
+    batches = max(VALIDATION, enough) // 4
     judged, number = list(judged.take(batches)), 4 * batches
 
     def score(learner, tasks, number):

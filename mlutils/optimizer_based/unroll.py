@@ -226,9 +226,8 @@ class RuleTrainer(keras.Model):
             return start + self.truncation, total, carried
 
         loop = (tf.constant(0), total, carried)
-        if (
-            tf.distribute.get_strategy().num_replicas_in_sync > 1
-        ):  # in a while loop there is no adding up
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            # TensorFlow adds up nothing over replicas within a while loop.
             for _ in range(0, self.steps, self.truncation):
                 loop = body(*loop)
             return loop[1]
