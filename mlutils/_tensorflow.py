@@ -1,4 +1,4 @@
-"""Import TensorFlow without its start-up lines.
+"""Import TensorFlow without its start-up lines, and without an optimizer that breaks loops.
 
 While it is imported, TensorFlow writes lines that hold times and process ids to
 file descriptor 2, whatever ``TF_CPP_MIN_LOG_LEVEL`` says.
@@ -12,6 +12,7 @@ go wrong raises an exception.  So the level is set to the highest, unless it is 
 import os
 import sys
 import tempfile
+import warnings
 
 
 def import_quietly():
@@ -40,4 +41,34 @@ def import_quietly():
             os.close(saved)
 
 
+def spare_sums():
+    """Switch off the optimizer of graphs that adds up piece by piece what needs much memory.
+
+    On a processor that is what it estimates at 200 MB or more.  Within a loop, such a sum is begun
+    once more than it is ended, and the second run of the graph ends with an AlreadyExistsError
+    (tensorflow/tensorflow issues 23780 and 37740): six inner steps of MAML on a convolutional
+    network were enough.  TensorFlow's public options have no name for this optimizer.
+    """
+    try:
+        from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
+        from tensorflow.python.eager import context
+
+        theirs = context.Context.config.fget
+
+        def config(self):
+            found = theirs(self)
+            found.graph_options.rewrite_options.memory_optimization = RewriterConfig.NO_MEM_OPT
+            return found
+
+        context.Context.config = property(config)
+        context.context().function_call_options = None  # made anew, if it is there already
+    except (ImportError, AttributeError) as error:
+        warnings.warn(
+            f"This TensorFlow lacks what mlutils switches off ({error}): more than five inner "
+            "steps on a large network may end with an AlreadyExistsError.",
+            stacklevel=2,
+        )
+
+
 import_quietly()
+spare_sums()
