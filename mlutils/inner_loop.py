@@ -11,7 +11,18 @@ from mlutils.vectorize import map_tasks
 UNROLLED = 5  # more steps become a loop of the graph: as quick to trace, however many they are
 
 
-def descend(rule, loss, theta, steps, tasks=None, *, states=None, first_order=False, record=()):
+def descend(
+    rule,
+    loss,
+    theta,
+    steps,
+    tasks=None,
+    *,
+    states=None,
+    first_order=False,
+    record=(),
+    recompute=False,
+):
     """Take steps ``theta_t = theta_{t-1} + g_t`` down a loss (:eq:`eq-update-rule`).
 
     Nothing is assigned: the new weights are a function of the old ones and of the rule, and an
@@ -29,15 +40,17 @@ def descend(rule, loss, theta, steps, tasks=None, *, states=None, first_order=Fa
         states: the rule's state for each weight to go on from; its initial ones when None.
         first_order: treat the gradients as constants.
         record: a ``tf.TensorArray`` that gets the loss before each step, if wanted.
+        recompute: keep of the later steps but the weights and states, and compute the rest once
+            more when the gradient is asked for, so that the memory for it hardly grows with the
+            steps; without ``record``.  Tensors that ``loss`` holds then get no gradient, other
+            than its arguments.
 
     Returns:
         ``(weights, states, record)`` after the last step.  Weights that moved have a leading axis
         of tasks, if there are tasks.
     """
-    steps, first_order = (
-        check_count("steps", steps, least=0),
-        check_flag("first_order", first_order),
-    )
+    steps, recompute = check_count("steps", steps, least=0), check_flag("recompute", recompute)
+    first_order = check_flag("first_order", first_order)
     rules = rule if isinstance(rule, list) else [rule] * len(theta)
     if len(rules) != len(theta):
         raise ValueError(f"rule holds {len(rules)} rules, and there are {len(theta)} weights.")
@@ -47,7 +60,12 @@ def descend(rule, loss, theta, steps, tasks=None, *, states=None, first_order=Fa
     check_function(loss, "loss")
     moving = [i for i, rule in enumerate(rules) if rule is not None]
 
-    def step(index, weights, states, record):
+    if recompute and isinstance(record, tf.TensorArray):
+        raise ValueError("recompute=True keeps no record of the losses.")
+
+    def move(index, weights, states, tasks):
+        """The loss before a step, and the weights and the states after it."""
+
         def slopes(weights, *task):
             """The loss and its gradients by the weights that move."""
             with tf.GradientTape() as tape:
@@ -57,7 +75,7 @@ def descend(rule, loss, theta, steps, tasks=None, *, states=None, first_order=Fa
             gradients = tape.gradient(value, sources, unconnected_gradients="zero")
             return value, [tf.convert_to_tensor(g) for g in gradients]  # an Embedding's is sparse
 
-        value, gradients = map_weights(slopes, weights, theta, tasks)
+        value, gradients = map_weights(slopes, weights, theta, tasks or None)
         if first_order:
             gradients = [tf.stop_gradient(g) for g in gradients]
         if states is None:
@@ -68,6 +86,10 @@ def descend(rule, loss, theta, steps, tasks=None, *, states=None, first_order=Fa
         for n, (i, gradient) in enumerate(zip(moving, gradients, strict=True)):
             update, states[n] = rules[i](gradient, states[n])
             weights[i] = weights[i] + update
+        return value, weights, states
+
+    def step(index, weights, states, record):
+        value, weights, states = move(index, weights, states, tasks)
         if isinstance(record, tf.TensorArray):
             record = record.write(index, value)
         return index + 1, weights, states, record
@@ -75,11 +97,72 @@ def descend(rule, loss, theta, steps, tasks=None, *, states=None, first_order=Fa
     loop = (tf.constant(0), list(theta), states, record)
     # The first step is no part of a graph's loop: it gives weights their axis of tasks, and states.
     first = int(states is None or tasks is not None)
-    for _ in range(steps if steps <= UNROLLED else first):
+    in_a_loop = steps > (first if recompute else UNROLLED)
+    for _ in range(first if in_a_loop else steps):
         loop = step(*loop)
-    if steps > UNROLLED:
+    if in_a_loop and recompute:
+        return *loop_again(move, *loop[:3], steps, tasks), record
+    if in_a_loop:
         loop = tf.while_loop(lambda i, *_: i < steps, step, loop, maximum_iterations=steps)
     return loop[1:]
+
+
+def loop_again(move, first, weights, states, steps, tasks):
+    """The inner loop from the step ``first`` on; its gradient takes each step once more.
+
+    Kept of a step is what it began with.  The way back goes from the last step to the first.
+    """
+    structure = (list(weights), list(states)), tasks or ()
+
+    @tf.custom_gradient
+    def run(*flat):
+        begin, tasks = tf.nest.pack_sequence_as(structure, flat)
+
+        def after(index, now, tasks):
+            """What a step that begins with some weights and states ends with."""
+            return move(index, *now, tasks or None)[1:]
+
+        def forward(index, now, kept):
+            kept = [k.write(index, x) for k, x in zip(kept, tf.nest.flatten(now), strict=True)]
+            return index + 1, after(index, now, tasks), kept
+
+        kept = [tf.TensorArray(x.dtype, steps) for x in tf.nest.flatten(begin)]
+        loop = tf.while_loop(lambda i, *_: i < steps, forward, (first, begin, kept))
+        _, end, kept = loop
+
+        def gradient(*upstream, variables=None):
+            variables, given = variables or [], flat[len(kept) :]
+            real = [i for i, x in enumerate(flat[: len(kept)]) if x.dtype.is_floating]
+            slopes = [tf.zeros_like(flat[i]) if upstream[i] is None else upstream[i] for i in real]
+            slopes = [tf.convert_to_tensor(slope) for slope in slopes]  # a gather's is sparse
+
+            def backward(index, slopes, sums):
+                now, tasks = [k.read(index) for k in kept], [tf.identity(x) for x in given]
+                moving, floats = [now[i] for i in real], [x for x in tasks if x.dtype.is_floating]
+                with tf.GradientTape() as tape:
+                    tape.watch((moving, floats))
+                    ends = after(index, *tf.nest.pack_sequence_as(structure, [*now, *tasks]))
+                    ends = tf.nest.flatten(ends)
+                found = tape.gradient(
+                    [ends[i] for i in real],
+                    (moving, [*floats, *variables]),
+                    slopes,
+                    unconnected_gradients="zero",
+                )
+                return index - 1, found[0], [a + b for a, b in zip(sums, found[1], strict=True)]
+
+            sums = [tf.zeros_like(x) for x in (*given, *variables) if x.dtype.is_floating]
+            loop = (steps - 1, slopes, sums)
+            loop = tf.while_loop(lambda i, *_: i >= first, backward, loop, parallel_iterations=1)
+            _, slopes, sums = loop
+            slopes, sums = iter(slopes), iter(sums)
+            found = [next(slopes) if i in real else None for i in range(len(kept))]
+            found += [next(sums) if x.dtype.is_floating else None for x in given]
+            return (found, list(sums)) if variables else found
+
+        return end, gradient
+
+    return run(*tf.nest.flatten(structure))
 
 
 def map_weights(function, weights, theta, tasks):

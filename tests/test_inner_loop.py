@@ -118,10 +118,9 @@ def test_twelve_steps_in_a_loop_are_twelve_steps(float64, monkeypatch, kind, wit
     """Values and second-order gradients; negative control: first-order gradients are others."""
     rule, variables = RULES[kind](), theta()
 
-    def loss(first_order=False):
+    def loss(**options):
         problem = (network_loss, tasks()) if with_tasks else (of_one_task, None)
-        start, options = tensors(variables), dict(first_order=first_order)
-        weights, *_ = descend(rule, problem[0], start, 12, problem[1], **options)
+        weights, *_ = descend(rule, problem[0], tensors(variables), 12, problem[1], **options)
         return tf.add_n([tf.reduce_sum(tf.sin(w)) for w in weights])
 
     def in_a_graph(**options):
@@ -140,6 +139,9 @@ def test_twelve_steps_in_a_loop_are_twelve_steps(float64, monkeypatch, kind, wit
 
     loops, value, gradients = in_a_graph()
     *_, first_order = in_a_graph(first_order=True)
+    looped_again, same, again = in_a_graph(recompute=True)
+    assert looped_again and same == pytest.approx(value, rel=1e-12)
+    assert relative_error(again, gradients) < 1e-9
     reference = finite_differences(loss, variables)
     monkeypatch.setattr(inner_loop, "UNROLLED", 12)
     unrolled_loops, expected, unrolled = in_a_graph()
@@ -148,6 +150,40 @@ def test_twelve_steps_in_a_loop_are_twelve_steps(float64, monkeypatch, kind, wit
     assert relative_error(gradients, unrolled) < 1e-9
     assert relative_error(gradients[:9], reference) < RELATIVE_TOLERANCE
     assert relative_error(first_order[:9], reference) > 1e-3
+
+
+def stored_for_the_gradient(learner, episode):
+    """How many tensors the inner loop hands from each of its steps to the meta-gradient."""
+
+    @tf.function
+    def both():
+        with tf.GradientTape() as tape:
+            support_x, support_y, query_x = episode[0]
+            value = tf.reduce_sum(learner.solve(support_x, support_y, query_x))
+        return tape.gradient(value, learner.trainable_variables)
+
+    graph = both.get_concrete_function().graph
+    loop = next(op for op in graph.get_operations() if "While" in op.type)
+    return sum(output.dtype == tf.variant for output in loop.outputs)
+
+
+@pytest.mark.parametrize("kind", [MAML, mlutils.MetaSGD, mlutils.ANIL])
+def test_recomputing_steps_keeps_little_and_gives_the_same_gradient(float64, kind):
+    """What is kept: each weight, a kernel and a bias in two layers, and which step it is.
+
+    Negative control: without recomputing it is more.
+    """
+    network, episode = mlutils.mlp(1, (8,), 1), next(iter(mlutils.data.sinusoids(meta_batch=2)))
+    kept, gradients = [], []
+    for recompute in (False, True):
+        learner = kind(network, 0.1, inner_steps=7, recompute=recompute)
+        learner.compile(loss="mse")
+        kept.append(stored_for_the_gradient(learner, episode))
+        gradients.append(flatten(learner.meta_gradients(episode)[1]))
+        again = type(learner).from_config(learner.get_config())
+        assert again.recompute is recompute
+    assert relative_error(*gradients) < 1e-12
+    assert kept[1] <= 5 < kept[0]
 
 
 def test_a_hundred_steps_are_traced_in_seconds():

@@ -14,7 +14,8 @@ class ANIL(MAML):
 
     Args:
         model: as for ``MAML``.
-        inner_lr, inner_steps, first_order, rule, transductive: as for ``MAML``, for the head.
+        inner_lr, inner_steps, first_order, rule, transductive, recompute: as for ``MAML``, for the
+            head.
         head: the name of the layer that adapts; when None the one that owns the last of
             ``model.trainable_variables``.
 

@@ -52,7 +52,7 @@ class iMAML(MAML):
         rule=None,
         **kwargs,
     ):
-        super().__init__(model, inner_lr, inner_steps, False, rule, transductive, **kwargs)
+        super().__init__(model, inner_lr, inner_steps, False, rule, transductive, False, **kwargs)
         check_fixed(self.rule, "iMAML")
         self.strength = check_positive("strength", strength)
         self.cg_steps = check_count("cg_steps", cg_steps)
@@ -117,7 +117,7 @@ class iMAML(MAML):
 
     def get_config(self):
         config = {**super().get_config(), "strength": self.strength, "cg_steps": self.cg_steps}
-        del config["first_order"]
+        del config["first_order"], config["recompute"]
         return config
 
 

@@ -56,6 +56,8 @@ class MAML(WithNetworks, MetaLearner):
             differ only for models whose predictions depend on the rest of the batch, such as
             those with ``BatchNorm``; for these (and for layers that are not Keras's own, which
             may do the same) the latter costs Q times S + 1 predictions instead of Q.
+        recompute: keep of the inner steps but the weights after each, and compute the rest once
+            more for the meta-gradient: less memory for many steps on a large network.
 
     Example:
         >>> layer = keras.layers.Dense(1, kernel_initializer="zeros")
@@ -77,6 +79,7 @@ class MAML(WithNetworks, MetaLearner):
         first_order=False,
         rule=None,
         transductive=True,
+        recompute=False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -87,6 +90,7 @@ class MAML(WithNetworks, MetaLearner):
         self.inner_steps = check_count("inner_steps", inner_steps, least=0)
         self.first_order = check_flag("first_order", first_order)
         self.transductive = check_flag("transductive", transductive)
+        self.recompute = check_flag("recompute", recompute)
         self.built = True
 
     @one_task
@@ -142,7 +146,11 @@ class MAML(WithNetworks, MetaLearner):
                 "not run: export what it adapts to, adapted_model(support_x, support_y), or the "
                 'learner with format="tf_saved_model".'
             )
-        super().export(filepath, format, verbose, input_signature, **more)
+        recompute, self.recompute = self.recompute, False  # for gradients, which no export has
+        try:
+            super().export(filepath, format, verbose, input_signature, **more)
+        finally:
+            self.recompute = recompute
 
     def keep(self, support_x, support_y, steps=None):
         """One task's weights after the inner steps, and its support inputs."""
@@ -183,7 +191,8 @@ class MAML(WithNetworks, MetaLearner):
     def descend(self, loss, theta, steps=None, tasks=None):
         """The weights after ``steps`` inner steps from ``theta``, ``inner_steps`` when None."""
         steps = self.inner_steps if steps is None else check_count("steps", steps, least=0)
-        return descend(self.rules(), loss, theta, steps, tasks, first_order=self.first_order)[0]
+        options = {"first_order": self.first_order, "recompute": self.recompute}
+        return descend(self.rules(), loss, theta, steps, tasks, **options)[0]
 
     def rules(self):
         """The update rule of each trainable weight, None for one that stays."""
@@ -241,7 +250,7 @@ class MAML(WithNetworks, MetaLearner):
         return gives_logits(self.model)
 
     def get_config(self):
-        options = ("inner_lr", "inner_steps", "first_order", "transductive")
+        options = ("inner_lr", "inner_steps", "first_order", "transductive", "recompute")
         return {**super().get_config(), **{name: getattr(self, name) for name in options}}
 
     @classmethod

@@ -19,7 +19,7 @@ class MetaSGD(MAML):
         inner_lr: where each alpha begins.
         inner_steps: the number k of inner steps, which share the alphas.
         first_order: drop the second derivatives; the alphas are learned all the same.
-        transductive: as for ``MAML``.
+        transductive, recompute: as for ``MAML``.
 
     Example:
         >>> layer = keras.layers.Dense(1, kernel_initializer="zeros")

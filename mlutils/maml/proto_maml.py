@@ -28,7 +28,7 @@ class ProtoMAML(AnyWays, MAML):
             which are flattened; otherwise as for ``MAML``.
         inner_lr, inner_steps, first_order: as for ``MAML``.
         scale: of the squared distances at the start, as for ``PrototypicalNetwork``.
-        rule, transductive: as for ``MAML``; ``rule`` steps the head too.
+        rule, transductive, recompute: as for ``MAML``; ``rule`` steps the head too.
 
     Example:
         >>> layer = keras.layers.Dense(1, kernel_initializer="ones")  # embeds x as x

@@ -54,7 +54,7 @@ class Reptile(MAML):
         **kwargs,
     ):
         inner_steps = check_count("inner_steps", inner_steps)
-        super().__init__(model, inner_lr, inner_steps, True, rule, transductive, **kwargs)
+        super().__init__(model, inner_lr, inner_steps, True, rule, transductive, False, **kwargs)
         check_fixed(self.rule, "Reptile")
         self.batch_size = None if batch_size is None else check_count("batch_size", batch_size)
         self.seed = check_seed(seed)
@@ -127,5 +127,5 @@ class Reptile(MAML):
 
     def get_config(self):
         config = {**super().get_config(), "batch_size": self.batch_size, "seed": self.seed}
-        del config["first_order"]
+        del config["first_order"], config["recompute"]
         return config

@@ -101,6 +101,9 @@ SHORTCUT = {"gradients": "leaves out second derivatives, or replaces the gradien
 LEARNERS = {
     "MAML": Row(lambda net: MAML(net, 0.5, 2)),
     "MAML, a loop of 8 steps": Row(lambda net: MAML(net, 0.2, 8)),
+    "ProtoMAML, steps recomputed": Row(
+        lambda net: ProtoMAML(net, 0.3, 3, scale=0.5, recompute=True)
+    ),
     "MAML, first order": Row(lambda net: MAML(net, 0.5, 2, first_order=True), why_not=SHORTCUT),
     "MAML, learned step size": Row(lambda net: MAML(net, inner_steps=2, rule=StepSize(0.5))),
     "MAML, LSTM": Row(lambda net: MAML(net, inner_steps=2, rule=LSTMRule(2, 1))),

@@ -1053,6 +1053,7 @@ options("trained_rule(name)", mlutils.trained_rule, ["glyphs", None, 0, ["digits
 
 for make in (MAML, ANIL, MetaSGD):
     flags(f"{make.__name__}(first_order)", lambda v, make=make: make(net(), first_order=v))
+    flags(f"{make.__name__}(recompute)", lambda v, make=make: make(net(), recompute=v))
 for make in (MAML, ANIL, MetaSGD, iMAML, ProtoMAML, Reptile):
     flags(f"{make.__name__}(transductive)", lambda v, make=make: make(net(), transductive=v))
 flags("RecurrentLearner(delayed)", lambda v: RecurrentLearner(net(), WAYS, units=2, delayed=v))
@@ -1062,9 +1063,24 @@ flags("Score(percent)", lambda v: Score([0.5], percent=v))
 flags("conv4(norm)", lambda v: mlutils.conv4((16, 16, 1), filters=1, norm=v))
 flags("unroll(first_order)", lambda v: unroll(StepSize(), bowl, THETA, 1, first_order=v))
 flags("RuleTrainer(first_order)", lambda v: RuleTrainer(StepSize(), bowl, 2, first_order=v))
-flags(
-    "descend(first_order)",
-    lambda v: mlutils.descend(StepSize(), bowl_of_list, [tf.ones(2)], 1, first_order=v),
+for name in ("first_order", "recompute"):
+    flags(
+        f"descend({name})",
+        lambda v, name=name: mlutils.descend(
+            StepSize(), bowl_of_list, [tf.ones(2)], 1, **{name: v}
+        ),
+    )
+wrong(
+    "descend(recompute, record)",
+    "recompute",
+    lambda: mlutils.descend(
+        StepSize(),
+        bowl_of_list,
+        [tf.ones(2)],
+        9,
+        record=tf.TensorArray(tf.float32, 9),
+        recompute=True,
+    ),
 )
 
 # ------------------------------------------------------------------ keywords that there are not
