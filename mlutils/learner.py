@@ -13,7 +13,7 @@ from mlutils.door.losses import check_comparable, check_loss, compiled_loss
 from mlutils.door.networks import check_norms
 from mlutils.losses import mean_loss
 from mlutils.vectorize import map_tasks
-from mlutils.workers import check_replicas, logs_for_keras
+from mlutils.workers import check_replicas, logs_for_keras, of_share
 
 NO_CLASS_WEIGHT = (
     "class_weight is refused: label 0 is another class in each task. Weigh queries by "
@@ -62,6 +62,7 @@ class MetaLearner(keras.Model):
         # The door casts inputs to this learner's precision, and Keras would to half of it.
         super().__init__(autocast=False, **kwargs)
         self.graphs, self._function_settings = Graphs(), {}
+        self.share = None  # of a replica, in tasks, within ``fit``
 
     @property
     def compute_dtype(self):
@@ -290,7 +291,7 @@ class MetaLearner(keras.Model):
             return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def train_step(self, data):
-        return logs_for_keras(super().train_step(data))
+        return logs_for_keras(super().train_step(of_share(data, self.share)))
 
     def test_step(self, data):
         return logs_for_keras(super().test_step(data))
@@ -315,16 +316,18 @@ class MetaLearner(keras.Model):
             raise ValueError(NO_CLASS_WEIGHT)
         weights = options.get("sample_weight")
         x, y = self.checked_data(x, y, options.get("steps_per_epoch"), "steps_per_epoch", weights)
-        if isinstance(x, tf.data.Dataset):
-            check_replicas(self, x)
         validation = options.get("validation_data")
         if isinstance(validation, tf.data.Dataset):
             self.checked_data(validation, None, options.get("validation_steps"), "validation_steps")
         elif isinstance(validation, (tuple, list)) and len(validation) > 1:
             checked = self.checked_data(*validation[:2], None, "validation_steps")
             options["validation_data"] = (*checked, *validation[2:])
-        with door.short_errors():
-            return super().fit(x, y, batch_size, epochs, **options)
+        self.share = check_replicas(self, x) if isinstance(x, tf.data.Dataset) else None
+        try:
+            with door.short_errors():
+                return super().fit(x, y, batch_size, epochs, **options)
+        finally:
+            self.share = None
 
     def evaluate(self, x=None, y=None, batch_size=None, **options):
         """Keras's, of data as for ``fit``."""

@@ -126,13 +126,14 @@ def answers(address):
 
 
 def check_replicas(model, data):
-    """Raise if several replicas would take other steps than one device.
+    """How many tasks each of several replicas gets; None for one device, or if it is not known.
 
-    Where the size of a batch is known only when it comes, its shares are not looked at.
+    Raises:
+        ValueError: if they would take other steps than one device.
     """
     replicas = model.distribute_strategy.num_replicas_in_sync
     if replicas == 1:
-        return
+        return None
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     for name in ("clipnorm", "clipvalue", "global_clipnorm"):
         if getattr(optimizer, name, None) is not None:
@@ -146,6 +147,14 @@ def check_replicas(model, data):
             f"A batch of {tasks} tasks cannot be divided evenly among {replicas} replicas: tasks "
             "of the smaller shares would count more."
         )
+    return None if tasks is None else tasks // replicas
+
+
+def of_share(data, tasks):
+    """A replica's part of a batch, whose number of tasks TensorFlow forgets when it divides it."""
+    if tasks is None:
+        return data
+    return keras.tree.map_structure(lambda x: tf.ensure_shape(x, [tasks, *x.shape[1:]]), data)
 
 
 def several(strategy):

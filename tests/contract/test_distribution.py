@@ -87,6 +87,26 @@ def test_a_trainer_of_rules_on_two_replicas(strategy, truncation):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
 
 
+def test_how_many_tasks_a_replica_has_is_known_to_its_graph(strategy):
+    """Without it a step of MAML took a third longer.  A batch of another size trains after it."""
+    seen = []
+
+    class Seen(mlutils.PrototypicalNetwork):
+        def solve(self, support_x, support_y, query_x):
+            seen.append(support_x.shape[0])
+            return super().solve(support_x, support_y, query_x)
+
+    row = LEARNERS["prototypical"]
+    with strategy.scope():
+        learner = compiled(row, Seen(mlutils.mlp(2, (3,), 3)))
+    data = tf.data.Dataset.from_tensor_slices(element(row.kind)).repeat()
+    learner.fit(data.batch(4, drop_remainder=True), steps_per_epoch=1, verbose=0)
+    assert seen[-1] == 2
+    learner.train_on_batch(*element(row.kind, tasks=6))
+    learner.fit(data.batch(8, drop_remainder=True), steps_per_epoch=1, verbose=0)
+    assert seen[-1] == 4
+
+
 def test_shares_of_unlike_size_are_refused(strategy):
     with strategy.scope():
         learner = compiled(LEARNERS["MAML, numbers"])
