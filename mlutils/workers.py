@@ -20,8 +20,9 @@ def join_workers(seconds=300.0):
     as TensorFlow has it; without it this process works alone, with the default strategy.  All run
     the same script, with the same seeds, and call this first.  Learners that are made within the
     strategy's scope then train by ``fit`` and ``fit_or_resume`` as they do alone: each batch of
-    tasks is divided among the workers, the gradients are averaged, and the weights are those that
-    one process would have, but for rounding and for what is drawn at random within a step.
+    tasks is divided among the workers, the gradients are averaged (:eq:`eq-shared-tasks`), and the
+    weights are those that one process would have, but for rounding and for what is drawn at random
+    within a step.
 
     Args:
         seconds: to wait for the others.

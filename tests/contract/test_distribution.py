@@ -38,6 +38,7 @@ def both(row, strategy, change=whole_tasks):
 
 @having("replicas")
 def test_two_replicas_equal_one(strategy, row):
+    """eq-shared-tasks."""
     (alone, loss), (shared, logged) = both(row, strategy)
     assert logged == pytest.approx(loss, rel=1e-4)
     for one, other in zip(alone, shared, strict=True):
