@@ -8,10 +8,11 @@ A step is one of ``fit`` with a conv-4 network of 32 filters on 28 x 28 pixels, 
 with one support and three query drawings, one inner step; tasks, inner steps, classes and pixels
 are then changed, one at a time.  Each setting has a process of its own, in which memory is what the
 process takes at most during its steps, beyond what it took before the first; seconds are the median
-of ten steps but for the first.
+of the last seven of ten steps.
 
-Sine waves: every training sees 100,000 tasks, so that a larger meta-batch takes fewer steps; for
-each size all of ``RATES`` are tried with all of ``SEEDS``.  Tested on 600 tasks, after one step.
+Sine waves: every training sees 96,000 to 100,000 tasks, so that a larger meta-batch takes fewer
+steps; for each size all of ``RATES`` are tried with all of ``SEEDS``.  Tested on 600 tasks, after
+one step.
 
 Writes ``mlutils/results/growth_of_a_step.json`` and ``meta_batches.json`` there, which
 ``chapters/beyond/scaling-out`` shows.

@@ -6,7 +6,8 @@ One process and two train MAML on sine waves, for networks of several widths, on
 steps, and 4 to 64 tasks in a batch, of which two processes take half each.  They meet on this
 machine's loopback, as ``benchmarks.distributed`` has it; or they are kept apart, each with its half
 of the tasks, and never exchange anything.  Every process has one core, and one thread for an
-operation.  Seconds are the median of a dozen steps, from end to end.
+operation; of those that share a batch each makes the whole of it.  Seconds are the median of a
+dozen steps, from end to end.
 
 Writes ``mlutils/results/scaling.json``, which ``chapters/beyond/scaling-out`` shows and fits.
 """

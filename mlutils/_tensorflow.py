@@ -41,13 +41,14 @@ def import_quietly():
             os.close(saved)
 
 
-def spare_sums():
-    """Switch off the optimizer of graphs that adds up piece by piece what needs much memory.
+def without_memory_optimizer():
+    """Switch off TensorFlow's memory optimizer of graphs, for all of this process.
 
-    On a processor that is what it estimates at 200 MB or more.  Within a loop, such a sum is begun
-    once more than it is ended, and the second run of the graph ends with an AlreadyExistsError
-    (tensorflow/tensorflow issues 23780 and 37740): six inner steps of MAML on a convolutional
-    network were enough.  TensorFlow's public options have no name for this optimizer.
+    Among other things it adds up piece by piece what needs much memory; on a processor that is what
+    it estimates at 200 MB or more.  Within a loop, such a sum is begun once more than it is ended,
+    and the second run of the graph ends with an AlreadyExistsError (tensorflow/tensorflow issues
+    23780 and 37740): six inner steps of MAML on a convolutional network were enough.  TensorFlow's
+    public options have no name for this optimizer.
     """
     try:
         from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
@@ -71,4 +72,4 @@ def spare_sums():
 
 
 import_quietly()
-spare_sums()
+without_memory_optimizer()

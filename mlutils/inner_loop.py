@@ -40,10 +40,11 @@ def descend(
         states: the rule's state for each weight to go on from; its initial ones when None.
         first_order: treat the gradients as constants.
         record: a ``tf.TensorArray`` that gets the loss before each step, if wanted.
-        recompute: keep of the later steps but the weights and states, and compute the rest once
-            more when the gradient is asked for, so that the memory for it hardly grows with the
-            steps; without ``record``.  Tensors that ``loss`` holds then get no gradient, other
-            than its arguments.
+        recompute: in a graph, keep nothing of each step after the first but the weights and states
+            that it began with, and take it once more when the gradient is asked for, so that the
+            memory for it hardly grows with the steps; without ``record``.  Tensors that ``loss``
+            holds, other than its arguments, then get no gradient, and what it draws at random is
+            drawn anew.
 
     Returns:
         ``(weights, states, record)`` after the last step.  Weights that moved have a leading axis
@@ -110,7 +111,8 @@ def descend(
 def loop_again(move, first, weights, states, steps, tasks):
     """The inner loop from the step ``first`` on; its gradient takes each step once more.
 
-    Kept of a step is what it began with.  The way back goes from the last step to the first.
+    Nothing is kept of a step but what it began with.  The way back goes from the last step to the
+    first.
     """
     structure = (list(weights), list(states)), tasks or ()
 
@@ -120,13 +122,15 @@ def loop_again(move, first, weights, states, steps, tasks):
 
         def after(index, now, tasks):
             """What a step that begins with some weights and states ends with."""
-            return move(index, *now, tasks or None)[1:]
+            return move(index, *now, tasks)[1:]
 
         def forward(index, now, kept):
             kept = [k.write(index, x) for k, x in zip(kept, tf.nest.flatten(now), strict=True)]
             return index + 1, after(index, now, tasks), kept
 
-        kept = [tf.TensorArray(x.dtype, steps) for x in tf.nest.flatten(begin)]
+        kept = [
+            tf.TensorArray(x.dtype, steps, clear_after_read=False) for x in tf.nest.flatten(begin)
+        ]
         loop = tf.while_loop(lambda i, *_: i < steps, forward, (first, begin, kept))
         _, end, kept = loop
 

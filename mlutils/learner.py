@@ -13,7 +13,7 @@ from mlutils.door.losses import check_comparable, check_loss, compiled_loss
 from mlutils.door.networks import check_norms
 from mlutils.losses import mean_loss
 from mlutils.vectorize import map_tasks
-from mlutils.workers import check_replicas, logs_for_keras, of_share
+from mlutils.workers import logs_for_keras, of_share, tasks_of_replica
 
 NO_CLASS_WEIGHT = (
     "class_weight is refused: label 0 is another class in each task. Weigh queries by "
@@ -62,7 +62,7 @@ class MetaLearner(keras.Model):
         # The door casts inputs to this learner's precision, and Keras would to half of it.
         super().__init__(autocast=False, **kwargs)
         self.graphs, self._function_settings = Graphs(), {}
-        self.share = None  # of a replica, in tasks, within ``fit``
+        self.share = None  # of a replica, in tasks, within ``fit``; one of the ``settings``
 
     @property
     def compute_dtype(self):
@@ -322,7 +322,7 @@ class MetaLearner(keras.Model):
         elif isinstance(validation, (tuple, list)) and len(validation) > 1:
             checked = self.checked_data(*validation[:2], None, "validation_steps")
             options["validation_data"] = (*checked, *validation[2:])
-        self.share = check_replicas(self, x) if isinstance(x, tf.data.Dataset) else None
+        self.share = tasks_of_replica(self, x) if isinstance(x, tf.data.Dataset) else None
         try:
             with door.short_errors():
                 return super().fit(x, y, batch_size, epochs, **options)

@@ -126,8 +126,11 @@ def answers(address):
     return True
 
 
-def check_replicas(model, data):
+def tasks_of_replica(model, data):
     """How many tasks each of several replicas gets; None for one device, or if it is not known.
+
+    It is not known, and nothing is checked of it, where batches may differ in size: take
+    ``drop_remainder=True``.
 
     Raises:
         ValueError: if they would take other steps than one device.

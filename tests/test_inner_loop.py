@@ -186,6 +186,38 @@ def test_recomputing_steps_keeps_little_and_gives_the_same_gradient(float64, kin
     assert kept[1] <= 5 < kept[0]
 
 
+def test_recomputing_eagerly_twice_and_with_a_weight_that_stays(float64):
+    """As a loop of the graph; negative control: a persistent tape that reads a record once."""
+    gradients = []
+    for recompute in (False, True):
+        kernel, bias = tensors(theta())
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch([kernel, bias])
+            rules, options = [None, StepSize(0.5)], {"recompute": recompute}
+            weights, *_ = descend(rules, network_loss, [kernel, bias], 8, tasks(), **options)
+            value = tf.reduce_sum(tf.sin(weights[1]))
+        found = [flatten(tape.gradient(value, [kernel, bias])) for _ in range(2)]
+        np.testing.assert_allclose(*found, rtol=1e-12)
+        gradients.append(found[0])
+    assert relative_error(*gradients) < 1e-9
+
+
+def test_a_recomputing_learner_adapts_as_another(float64):
+    """ProtoMAML's head starts at the class means, and a user's own tape goes through them."""
+    (x, y, query_x), _ = next(iter(mlutils.data.glyphs("train").episodes(ways=3, meta_batch=1)))
+    x, y, query_x = (tf.constant(np.asarray(part[0])) for part in (x, y, query_x))
+    encoder = keras.Sequential([keras.Input(x.shape[1:]), keras.layers.Flatten()])
+    encoder.add(keras.layers.Dense(4))
+    gradients = []
+    for recompute in (False, True):
+        learner = mlutils.ProtoMAML(encoder, 0.1, 4, recompute=recompute)
+        learner.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        with tf.GradientTape() as tape:
+            value = tf.reduce_sum(tf.sin(learner.adapt(x, y)(query_x)))
+        gradients.append(flatten(tape.gradient(value, [v.value for v in encoder.weights])))
+    assert relative_error(*gradients) < 1e-9
+
+
 def test_a_hundred_steps_are_traced_in_seconds():
     """Of this process, whatever else the machine does; written out they took 53."""
     learner = MAML(mlutils.mlp(hidden=(8,)), inner_steps=100)

@@ -38,7 +38,7 @@ def test_a_long_inner_loop_with_large_weights_runs_twice():
 
 
 def test_it_fails_with_tensorflows_own_options():
-    """If this test fails, TensorFlow is mended, and ``spare_sums`` has had its day."""
+    """If this test fails, TensorFlow is mended, and what the package does has had its day."""
     options = context.context().config
     options.graph_options.rewrite_options.memory_optimization = RewriterConfig.DEFAULT_MEM_OPT
     ours = context.context().function_call_options
@@ -53,4 +53,4 @@ def test_it_fails_with_tensorflows_own_options():
 def test_a_tensorflow_without_these_names_is_used_as_it_is(monkeypatch):
     monkeypatch.setattr(context, "Context", object)
     with pytest.warns(UserWarning, match="AlreadyExistsError"):
-        _tensorflow.spare_sums()
+        _tensorflow.without_memory_optimizer()

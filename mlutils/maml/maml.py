@@ -56,8 +56,9 @@ class MAML(WithNetworks, MetaLearner):
             differ only for models whose predictions depend on the rest of the batch, such as
             those with ``BatchNorm``; for these (and for layers that are not Keras's own, which
             may do the same) the latter costs Q times S + 1 predictions instead of Q.
-        recompute: keep of the inner steps but the weights after each, and compute the rest once
-            more for the meta-gradient: less memory for many steps on a large network.
+        recompute: in ``fit`` and ``solve``, keep nothing of each inner step after the first but the
+            weights that it began with, and take it once more for the meta-gradient: less memory
+            for many steps on a large network.  Not for models that draw at random.
 
     Example:
         >>> layer = keras.layers.Dense(1, kernel_initializer="zeros")
@@ -191,7 +192,8 @@ class MAML(WithNetworks, MetaLearner):
     def descend(self, loss, theta, steps=None, tasks=None):
         """The weights after ``steps`` inner steps from ``theta``, ``inner_steps`` when None."""
         steps = self.inner_steps if steps is None else check_count("steps", steps, least=0)
-        options = {"first_order": self.first_order, "recompute": self.recompute}
+        recompute = self.recompute and tasks is not None  # a loss of one task holds its tensors
+        options = {"first_order": self.first_order, "recompute": recompute}
         return descend(self.rules(), loss, theta, steps, tasks, **options)[0]
 
     def rules(self):

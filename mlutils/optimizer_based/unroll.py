@@ -17,7 +17,7 @@ from mlutils.door.tasks import as_tensor, check_ends, sizes_of, without_values
 from mlutils.episodes import describe
 from mlutils.inner_loop import descend
 from mlutils.optimizer_based.estimators import EvolutionStrategy, PersistentEvolutionStrategy, Tape
-from mlutils.workers import check_replicas, logs_for_keras
+from mlutils.workers import logs_for_keras, tasks_of_replica
 
 GRADIENTS = ("tape", "es", "pes")
 WEIGHTS = ("ones", "last", "increasing")
@@ -264,7 +264,7 @@ class RuleTrainer(keras.Model):
             )
         check_ends(x, options.get("steps_per_epoch"), "steps_per_epoch")
         without_values(check_problems)(x.element_spec)
-        check_replicas(self, x)
+        tasks_of_replica(self, x)
         return super().fit(x, *others, **options)
 
     def evaluate(self, x=None, *others, **options):
