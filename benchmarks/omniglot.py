@@ -168,7 +168,7 @@ def run(method, ways, shots, seed=0, protocol="vinyals", until=float("inf"), **t
         "versions": {"tensorflow": tf.__version__, "keras": keras.__version__},
         "machine": machine(),
     }
-    for (label, make), (n, k) in itertools.product(training.learners.items(), sizes):
+    for (n, k), (label, make) in itertools.product(sizes, training.learners.items()):
         tested = tasks_of(protocol, test, n, k, 2, training.queries.get(label))
         learner = make()
         result = score(learner, tested, EPISODES)
