@@ -8,10 +8,10 @@ PYTHON ?= $(or $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c '$(FITS)' 2>/dev/null && echo $$p && break; done),python3)
 RUN = .venv/bin/python -m
 
-.PHONY: help book test check browser execute lint format lock repository colab clean
+.PHONY: help book test check browser new-notebook execute lint format lock repository colab clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 # Made again whenever the lock or the package's declaration changes.
 .venv/installed: requirements.lock pyproject.toml
@@ -28,6 +28,9 @@ check: .venv/installed  ## Test what changed since a commit, for daily work: SIN
 
 browser: .venv/installed  ## Look at every page of the built book in a browser
 	@$(RUN) tools.browser
+
+new-notebook: .venv/installed  ## Begin a page: NB=chapters/maml/my-page.ipynb TITLE="My page"
+	@$(RUN) tools.new_notebook "$(NB)" "$(TITLE)"
 
 execute: .venv/installed  ## Run notebooks and store their outputs: all, or NB="path ..."
 	@$(RUN) tools.execute $(NB)

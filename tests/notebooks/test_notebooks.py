@@ -134,6 +134,12 @@ def test_has_a_question_a_claim_exercises_and_a_summary(notebook):
         assert needed in text, needed
 
 
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_nothing_is_left_to_write(notebook):
+    """What ``make new-notebook`` marks."""
+    assert "TO WRITE" not in str(notebook.cells)
+
+
 # ---------------------------------------------------------------- the checks of figures, checked
 
 ALT = "A line that rises from the lower left to the upper right."
