@@ -14,7 +14,7 @@ import keras  # isort: skip
 import tensorflow as tf
 from keras import layers
 
-from mlutils import AdamRule, PairCrossEntropy
+from mlutils import PairCrossEntropy
 from mlutils.networks import BatchNorm
 
 LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -276,15 +276,22 @@ class UnadaptedLog(mlutils.Reptile):
 
 
 def reptile(train, ways, shots, seed):
-    """Adam inside, without momentum, and a meta-step that falls to zero (Nichol et al. 2018).
+    """Gradient descent inside, and a meta-step that falls to zero (Nichol et al. 2018).
 
     Ten drawings of each class, whatever the test's shots; how they are divided changes nothing but
-    the loss that is logged.  The first learner is the cheaper one to validate: 100 tasks do.
+    the loss that is logged.  The first learner is the cheaper one to validate: 100 tasks do.  Of
+    inner step sizes .02, .1 and .5 the second was best on validation tasks, with 5 ways, after
+    1,200 steps: 83 %.  With the paper's Adam, but its state made anew for each task, one training
+    was at 73 % after 10,000.
     """
-    rule = AdamRule(learning_rate=1e-3 if ways == 5 else 5e-4, beta_1=0.0)
-    options = {"batch_size": 10 if ways == 5 else 20, "transductive": True, "rule": rule}
-    learner = UnadaptedLog(network(ways), inner_steps=5 if ways == 5 else 10, **options)
-    alone = mlutils.Reptile(learner.model, rule=rule)
+    learner = UnadaptedLog(
+        network(ways),
+        inner_lr=0.1,
+        inner_steps=5 if ways == 5 else 10,
+        batch_size=10 if ways == 5 else 20,
+        transductive=True,
+    )
+    alone = mlutils.Reptile(learner.model, inner_lr=0.1)
     return Training(
         learner,
         train.episodes(ways=ways, shots=1, queries=9, meta_batch=5, seed=seed),
@@ -295,8 +302,8 @@ def reptile(train, ways, shots, seed):
         ),
         adapt={"steps": 50},
         queries={"Reptile, transductive": 1},
-        differs="Adam's state begins anew with each task; at the test all support examples are in "
-        "each step",
+        differs="gradient descent inside, not Adam; at the test all support examples are in each "
+        "step",
     )
 
 

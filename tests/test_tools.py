@@ -15,6 +15,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+import mlutils
 from tools import durations, execute, install, lock, repository
 from tools.notebooks import ROOT, first_cell, notebook_paths, repository_url
 from tools.self_contained import external_resources, in_page
@@ -115,6 +116,14 @@ def test_locked_versions_satisfy_what_is_declared():
         declared = Requirement(line)
         assert declared.name in versions, f"{declared.name} is not in the lock"
         assert all(declared.specifier.contains(v) for v in versions[declared.name]), line
+
+
+def test_the_newest_edition_has_one_number_everywhere():
+    version = PYPROJECT["project"]["version"]
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(r"^## (\d+\.\d+\.\d+)", changes, re.M).group(1) == version
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == mlutils.__version__ == version
 
 
 def test_a_changed_dependency_changes_lock_and_environment():
